@@ -170,6 +170,17 @@ def test_help_of_a_module_begins_with_how_to_make_it():
     assert "W (out_features, in_features)" in head
 
 
+def test_signatures_have_both_names_of_axes():
+    """`dim` and `keepdim` are parameters that help, editors and checkers see; they show what they are."""
+    found = {name: inspect.signature(function).parameters for name, _, function, _ in surface()
+             if function is not None}
+    reductions = {name: own for name, own in found.items() if "keepdims" in own and "given" not in own}
+    assert {"sum", "argmax"} <= {name.split(".")[-1] for name in reductions} and len(reductions) == 12
+    assert not [name for name, own in reductions.items() if not {"dim", "keepdim"} <= set(own)]
+    head = pydoc.render_doc(md.functions.softmax, renderer=pydoc.plaintext).split("\n")[2]
+    assert head == "softmax(x: 'Any', axis: 'int' = 1, *, dim: 'int' = axis) -> 'Tensor'"
+
+
 # -- types, for whoever runs mypy ----------------------------------------------------------------------------
 def test_the_typed_script_runs():
     spec = importlib.util.spec_from_file_location("typed_user", TYPED_USER)

@@ -38,7 +38,18 @@ def right() -> float:
     model.load_state_dict(state)
     optimizer.param_groups[0].lr = 0.01
     rates: list[float] = scheduler.rates(3)
-    return total + float(share) + sum(rates)
+    return total + float(share) + sum(rates) + over_axes(md.tensor(x))
+
+
+def over_axes(x: md.Tensor) -> float:
+    F = md.functions
+    means: md.Tensor = x.mean(dim=1, keepdim=True) - x.sum(0, keepdims=True) + x.var(dim=(0, 1), correction=0)
+    parts: tuple[md.Tensor, ...] = x.split(2, dim=1) + F.chunk(x, 2, dim=0) + F.unbind(x, dim=0)
+    shares = F.softmax(x, dim=1).log_softmax(dim=-1).cumsum(dim=0).cumsum(1)
+    shares = shares.unsqueeze(dim=0).squeeze(dim=(0,)).unsqueeze(1).squeeze(1)
+    chosen = x.argmax(dim=1, keepdim=True).float() * x.amax(dim=1, keepdim=True) + x.max(axis=0)
+    joined = F.cat([x, F.stack([x[0], x[1]], dim=0)], dim=0).logsumexp(dim=1).norm() + (x > 0).any(dim=None)
+    return float(means.sum() + parts[0].sum() + shares.sum() + chosen.min() + joined.std(dim=None))
 
 
 def wrong(model: Classifier, loader: md.data.DataLoader) -> None:
@@ -54,5 +65,17 @@ def wrong(model: Classifier, loader: md.data.DataLoader) -> None:
     names: list[str] = model.parameters()                           # wrong: Parameters, not names
     md.nn.Linaer(4, 3)                                              # wrong: no such module
     nn.Sequential(lambda x: x)                                      # wrong: a function needs nn.Lambda
-    md.tensor([1.0, 2.0]).meen()                                    # wrong: no such method
+    x = md.tensor([1.0, 2.0])
+    x.meen()                                                        # wrong: no such method
+    x.sum(dim="rows")                                               # wrong: a text for an axis
+    x.mean(dims=0)                                                  # wrong: no such argument
+    x.std(0, keepdim="yes")                                         # wrong: a text for a truth value
+    x.max(1)                                                        # wrong: axis is given by name
+    x.min(dim=1)                                                    # wrong: PyTorch's returns a pair
+    x.cumsum()                                                      # wrong: the axis is missing
+    x.argmax(dim=(0, 1))                                            # wrong: one axis, or None for all
+    md.functions.softmax(x, dim=None)                               # wrong: one axis
+    md.functions.cat([x, x], dim="rows")                            # wrong: a text for an axis
+    md.functions.unsqueeze(x)                                       # wrong: the axis is missing
+    md.functions.split(x, 2, dim=0).sum()                           # wrong: a tuple has no sum
     print(names)

@@ -40,13 +40,6 @@ class Function:
         super().__init_subclass__(**more)
         cls._saved = (*cls._saved, *cls.__dict__.get("__slots__", ()))
 
-    def __new__(cls, *_args: Any, **_settings: Any):
-        self = object.__new__(cls)
-        self.inputs, self._watched = None, None
-        self.outputs_count, self.returns_tuple = 1, False
-        self.rank = self.age = 0        # among equal ranks the youngest runs backward first
-        return self
-
     def forward(self, backend: Any, *arrays: Any) -> Any:
         """Return the output array, or a tuple of them, for the arrays of the inputs."""
         raise NotImplementedError
@@ -87,26 +80,25 @@ class Function:
             self.output_kept = self._carried(inputs) if kept else (None, 1)
         arrays = self.forward(backend, *[x.data for x in inputs])
         wanted = wanted and graph.is_recording()
-        backend = self.output_backend(backend)
-        if isinstance(arrays, tuple):
-            self.returns_tuple, self.outputs_count = True, len(arrays)
-            places = self.output_kept
+        backend, places = self.output_backend(backend), self.output_kept
+        self.returns_tuple = isinstance(arrays, tuple)
+        if self.returns_tuple:
             places = places if isinstance(places, list) else [places] * len(arrays)
             outputs = result = tuple([Tensor(array, wanted, backend, kept, axis)
                                       for array, (kept, axis) in zip(arrays, places, strict=True)])
         else:
-            places = self.output_kept
             kept, axis = places[0] if isinstance(places, list) else places
             result = Tensor(arrays, wanted, backend, kept, axis)
             outputs = (result,)
         if not wanted:
             self.release()
             return result
-        self.inputs, self.age, rank = inputs, next(_ages), 0
+        rank = 0
         for x in inputs:
             if x.creator is not None and x.creator.rank > rank:
                 rank = x.creator.rank
-        self.rank = rank + 1
+        self.rank, self.age = rank + 1, next(_ages)     # among equal ranks the youngest runs backward first
+        self.inputs, self.outputs_count, self._watched = inputs, len(outputs), None
         for i, output in enumerate(outputs):
             output.creator, output.output_index = self, i
         return result

@@ -26,12 +26,14 @@ _TRAIN_FIELDS = ("train_net_param", "train_net", "net_param", "net")
 class NetChoice:
     """A network of a solver: its unfiltered NetConfig, NetState, and batches per test.
 
-    iterations: ALL_RECORDS for as many as have each record once; None: the network is trained.
+    iterations: ALL_RECORDS for as many as have each record once; None: the network is trained. number: which
+    of the networks to test it is, from 0 on.
     """
 
     config: NetConfig
     state: NetState
     iterations: int | None = None
+    number: int = 0
 
     def filtered(self) -> NetConfig:
         """Return the NetConfig with only the layers that the state includes."""
@@ -105,6 +107,9 @@ class _Finder:
         choices = [self.choice(*field, TEST, iterations[i] if i < count else 1,
                                states[i] if i < len(states) else None)
                    for i, field in enumerate(fields)]
+        for i, choice in enumerate(choices):
+            if choice is not None:
+                choice.number = i
         return [choice for choice in choices if choice is not None]
 
     def choice(self, name, index, phase, iterations, state, level=None, stages=()):

@@ -7,15 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from minidrop.autograd import Function, Tensor
 from minidrop.errors import ShapeError, TensorError
-from minidrop.functions.checks import checked_axis
+from minidrop.functions.checks import LISTS, WHOLE, checked_axis
 from minidrop.functions.conversion import astype
-from minidrop.functions.operands import as_tensor, common_dtype, fitted, takes_dim, values_of
+from minidrop.functions.operands import (
+    AXIS,
+    DIM,
+    Axes,
+    as_tensor,
+    chosen_axis,
+    common_dtype,
+    fitted,
+    values_of,
+)
 from minidrop.functions.shape import Reshape, concat, slice
 
 if TYPE_CHECKING:
@@ -56,10 +65,11 @@ class Broadcast(Function):
 
 def lengths(given: tuple) -> tuple[int, ...]:
     """Return a shape or axes, which methods take as one tuple or as several numbers."""
-    given = tuple(given[0]) if len(given) == 1 and isinstance(given[0], list | tuple) else given
-    if not all(isinstance(n, int | np.integer) for n in given):
-        raise TensorError(f"expected whole numbers, got {given!r}")
-    return tuple([int(n) for n in given])
+    given = tuple(given[0]) if len(given) == 1 and isinstance(given[0], LISTS) else given
+    for n in given:
+        if not isinstance(n, WHOLE):
+            raise TensorError(f"expected whole numbers, got {given!r}")
+    return tuple(map(int, given))
 
 
 def reshaped(x: Any, *shape: Any) -> Tensor:
@@ -68,12 +78,14 @@ def reshaped(x: Any, *shape: Any) -> Tensor:
     Raises ShapeError where the numbers of entries differ.
     """
     x, wanted = values_of(x), lengths(shape)
-    known = math.prod([n for n in wanted if n != -1])
-    size = math.prod(x.shape)
-    if any(n < -1 for n in wanted) or wanted.count(-1) > 1 or (
-            known != size if -1 not in wanted else not known or size % known):
+    size, unknown = math.prod(x.shape), wanted.count(-1)
+    known = math.prod(wanted) * (-1 if unknown else 1)
+    fits = known and not size % known if unknown else known == size
+    if not fits or unknown > 1 or min(wanted, default=1) < -1:
         raise ShapeError(f"shape {x.shape} of {size} entries cannot become {wanted}")
-    return Reshape(tuple([size // known if n == -1 else n for n in wanted])).apply(x)
+    if unknown:
+        wanted = tuple([size // known if n == -1 else n for n in wanted])
+    return Reshape(wanted).apply(x)
 
 
 def reshaped_flat(x: Any, start_dim: int = 0, end_dim: int = -1) -> Tensor:
@@ -126,23 +138,25 @@ def moveaxis(x: Any, source: int, destination: int) -> Tensor:
     return Transpose(tuple(order)).apply(x)
 
 
-@takes_dim
-def squeeze(x: Any, axis: Any = None) -> Tensor:
+def squeeze(x: Any, axis: Axes = None, *, dim: Axes = AXIS) -> Tensor:
     """Return x without its axes of length 1, or without the given ones; ShapeError for a longer one."""
-    x = values_of(x)
-    if axis is None:
+    x, given = values_of(x), chosen_axis("squeeze", axis, dim)
+    if given is None:
         return reshaped(x, tuple([n for n in x.shape if n != 1]))
-    axes = {checked_axis(one, x.ndim) for one in (axis if isinstance(axis, list | tuple) else (axis,))}
+    axes = {checked_axis(one, x.ndim) for one in (given if isinstance(given, LISTS) else (given,))}
     if any(x.shape[one] != 1 for one in axes):
-        raise ShapeError(f"squeeze: axis {axis} of shape {x.shape} has not the length 1")
+        raise ShapeError(f"squeeze: axis {given} of shape {x.shape} has not the length 1")
     return reshaped(x, tuple([n for i, n in enumerate(x.shape) if i not in axes]))
 
 
-@takes_dim
-def unsqueeze(x: Any, axis: int) -> Tensor:
+@overload
+def unsqueeze(x: Any, axis: int) -> Tensor: ...
+@overload
+def unsqueeze(x: Any, *, dim: int) -> Tensor: ...
+def unsqueeze(x: Any, axis: int = DIM, *, dim: int = AXIS) -> Tensor:
     """Return x with a new axis of length 1 before `axis`; negative ones count from the end of the result."""
     x = values_of(x)
-    axis = checked_axis(axis, x.ndim + 1)
+    axis = checked_axis(chosen_axis("unsqueeze", axis, dim, DIM), x.ndim + 1)
     return reshaped(x, (*x.shape[:axis], 1, *x.shape[axis:]))
 
 
@@ -159,19 +173,17 @@ def broadcast_to(x: Any, *shape: Any) -> Tensor:
     return Broadcast(wanted).apply(x)
 
 
-@takes_dim
-def cat(xs: Sequence[Any], axis: int = 0) -> Tensor:
+def cat(xs: Sequence[Any], axis: int = 0, *, dim: int = AXIS) -> Tensor:
     """Return tensors and arrays joined along an axis; integers take the dtype of numbers beside them.
 
     Raises ShapeError where other axes differ.
     """
-    return _joined("cat", xs, axis)
+    return _joined("cat", xs, chosen_axis("cat", axis, dim, 0))
 
 
-@takes_dim
-def stack(xs: Sequence[Any], axis: int = 0) -> Tensor:
+def stack(xs: Sequence[Any], axis: int = 0, *, dim: int = AXIS) -> Tensor:
     """Return tensors and arrays of one shape joined along a new axis. Raises ShapeError for others."""
-    xs = _alike("stack", xs)
+    xs, axis = _alike("stack", xs), chosen_axis("stack", axis, dim, 0)
     if any(x.shape != xs[0].shape for x in xs):
         raise ShapeError(f"stack: tensors of one shape expected, got {', '.join(str(x.shape) for x in xs)}")
     return concat([unsqueeze(x, axis) for x in xs], checked_axis(axis, xs[0].ndim + 1))
@@ -199,16 +211,15 @@ def _alike(what, xs):
     return [astype(x, dtype) for x in xs]
 
 
-@takes_dim
-def split(x: Any, sizes: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
+def split(x: Any, sizes: int | Sequence[int], axis: int = 0, *, dim: int = AXIS) -> tuple[Tensor, ...]:
     """Return x cut along an axis into parts of `sizes` entries: a list, or a number, the last smaller.
 
     Raises ShapeError for sizes that do not add up.
     """
     x = values_of(x)
-    axis = checked_axis(axis, x.ndim)
+    axis = checked_axis(chosen_axis("split", axis, dim, 0), x.ndim)
     length = x.shape[axis]
-    if isinstance(sizes, int | np.integer):
+    if isinstance(sizes, WHOLE):
         if sizes < 1:
             raise ShapeError(f"split: parts of {sizes} entries; expected 1 or more")
         points = list(range(int(sizes), length, int(sizes)))
@@ -220,13 +231,12 @@ def split(x: Any, sizes: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ..
     return slice(x, points, axis)
 
 
-@takes_dim
-def chunk(x: Any, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
+def chunk(x: Any, chunks: int, axis: int = 0, *, dim: int = AXIS) -> tuple[Tensor, ...]:
     """Return x cut along an axis into at most `chunks` parts of one size, the last perhaps smaller.
 
     Raises ShapeError for fewer than one part.
     """
-    x = values_of(x)
+    x, axis = values_of(x), chosen_axis("chunk", axis, dim, 0)
     if chunks < 1:
         raise ShapeError(f"chunk: into {chunks} parts; expected 1 or more")
     length = x.shape[checked_axis(axis, x.ndim)]

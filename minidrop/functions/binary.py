@@ -235,7 +235,10 @@ class Smaller(Larger):
 
 def binary(kind: type[Binary], a: Any, b: Any) -> Tensor:
     """Return kind's f(a, b) for operands of which at least one is a tensor or an array."""
-    if isinstance(b, NUMBERS):
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        if b.backend is not a.backend:
+            as_tensor(b, a)             # refuses another device
+    elif isinstance(b, NUMBERS):
         if isinstance(a, NUMBERS):
             b = np.asarray(b)
         else:
@@ -244,10 +247,8 @@ def binary(kind: type[Binary], a: Any, b: Any) -> Tensor:
     elif isinstance(a, NUMBERS):
         b = as_tensor(b)
         return kind(a, True).apply(b if b.kept is None or kind.keeps_zero(a, True) else expand(b))
-    if not isinstance(a, Tensor):
-        a = as_tensor(a, b if isinstance(b, Tensor) else None)
-    if not isinstance(b, Tensor) or b.backend is not a.backend:
-        b = as_tensor(b, a)
+    a = as_tensor(a, b if isinstance(b, Tensor) else None)
+    b = as_tensor(b, a)
     if (a.kept is not None or b.kept is not None) and not (kind.both_keep_zero and _lie_alike(a, b)):
         if kind in (Add, Subtract) and a.shape == b.shape and a.dtype == b.dtype:
             return weighted_sum((a, b), (1.0, -1.0 if kind is Subtract else 1.0))   # neither is expanded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,23 +12,26 @@ from minidrop.errors import ConfigError, ShapeError, TensorError, nearest
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
 
+# Tuples made once: isinstance(x, int | np.integer) makes its union in every call.
+WHOLE, LISTS = (int, np.integer), (list, tuple)
+
 
 def checked_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     """Return axes as non-negative numbers; None: all of them. ShapeError if there is none such, or twice."""
     if axis is None:
         return tuple(range(ndim))
-    axes = tuple(axis) if isinstance(axis, list | tuple) else (axis,)
-    for one in axes:
-        checked_axis(one, ndim)
-    found = tuple([int(one) % ndim for one in axes])
+    given: Any = axis
+    if not isinstance(given, LISTS):
+        return (checked_axis(given, ndim),)
+    found = tuple([checked_axis(one, ndim) for one in given])
     if len(set(found)) != len(found):
-        raise ShapeError(f"axes {axes} name one axis twice")
+        raise ShapeError(f"axes {tuple(given)} name one axis twice")
     return found
 
 
 def checked_axis(axis: int, ndim: int) -> int:
     """Return an axis as a non-negative number; ShapeError if a tensor of `ndim` axes has none such."""
-    if not isinstance(axis, int | np.integer):
+    if not isinstance(axis, WHOLE):
         raise TensorError(f"an axis is a whole number, got {axis!r}")
     if not -ndim <= axis < ndim:
         raise ShapeError(f"axis {axis} does not exist: the tensor has {ndim} "

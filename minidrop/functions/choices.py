@@ -15,8 +15,8 @@ from minidrop.functions.operands import (
     NUMBERS,
     as_tensor,
     check_broadcast,
-    common_dtype,
     fitted,
+    in_one_dtype,
     number_dtype,
 )
 
@@ -34,12 +34,14 @@ class Where(Function):
     __slots__ = ("condition",)
 
     def forward(self, backend: Backend, condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        check_broadcast("where", a.shape, b.shape)
-        check_broadcast("where", condition.shape, a.shape)
-        check_broadcast("where", condition.shape, b.shape)
-        self.condition = condition if condition.dtype.kind == "b" else condition != 0
-        dtype = common_dtype(a.dtype, b.dtype)
-        return backend.xp.where(self.condition, a.astype(dtype, copy=False), b.astype(dtype, copy=False))
+        if not condition.shape == a.shape == b.shape:
+            check_broadcast("where", a.shape, b.shape)
+            check_broadcast("where", condition.shape, a.shape)
+            check_broadcast("where", condition.shape, b.shape)
+        if condition.dtype.kind != "b":
+            condition = condition != 0
+        self.condition = condition
+        return backend.xp.where(condition, *in_one_dtype(a, b))
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple:
         xp, zero = backend.xp, gy.dtype.type(0)

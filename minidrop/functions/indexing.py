@@ -11,9 +11,9 @@ import numpy as np
 from minidrop.autograd import Block, Function, Tensor
 from minidrop.errors import PlaceError, TensorError
 from minidrop.functions.axes import moveaxis
-from minidrop.functions.checks import checked_axis
+from minidrop.functions.checks import LISTS, WHOLE, checked_axis
 from minidrop.functions.dropout import expand
-from minidrop.functions.operands import as_tensor, takes_dim, values_of
+from minidrop.functions.operands import AXIS, TRUTHS, as_tensor, chosen_axis, values_of
 
 if TYPE_CHECKING:
     from minidrop.backend.generic.base import Backend
@@ -105,11 +105,11 @@ def get_item(x: Tensor, index: Any) -> Tensor:
     x = expand(x)
     parts = index if isinstance(index, tuple) else (index,)
     parts = tuple([part if type(part) in _PLAIN else _part(x, part) for part in parts])
-    arrays = [part for part in parts if hasattr(part, "dtype")]
     _check(x, parts)
-    if not arrays or all(array.dtype.kind == "b" for array in arrays) and len(arrays) == 1:
+    arrays = [part for part in parts if type(part) not in _PLAIN]
+    if not arrays or len(arrays) == 1 and arrays[0].dtype.kind == "b":
         return GetItem(parts[0] if len(parts) == 1 else parts).apply(x)
-    if len(parts) == 1 and arrays[0].dtype.kind != "b":
+    if len(parts) == 1:
         return TakeRows(arrays[0]).apply(x)
     return TakePlaces(parts).apply(x)
 
@@ -118,17 +118,20 @@ _PLAIN = (int, slice, type(None), type(...))
 
 
 def _part(x, part):
-    """Return one part of an index as Python's number or slice, or as an array of the device."""
-    if isinstance(part, bool | np.bool_):
+    """Return one part of an index as Python's number, or as an array of the device."""
+    if isinstance(part, TRUTHS):
         return x.backend.asarray(np.asarray(part))
-    if isinstance(part, np.integer):
+    if isinstance(part, WHOLE):
         return int(part)
-    if isinstance(part, list | tuple):
+    listed = isinstance(part, LISTS)
+    if listed:
         part = np.asarray(part) if len(part) else np.zeros(0, np.int64)
     if isinstance(part, Tensor) or hasattr(part, "dtype"):
-        array = expand(as_tensor(part, x)).data
+        plain = type(part) is np.ndarray and part.dtype.kind in "biu"
+        array = x.backend.asarray(part) if plain else expand(as_tensor(part, x)).data
         if array.dtype.kind in "biu":
-            return array.astype(bool if array.dtype.kind == "b" else np.int64)      # a copy: it may change
+            # Another one's array is copied: it may change before backward.
+            return array.astype(bool if array.dtype.kind == "b" else np.int64, copy=not listed)
         raise TensorError(f"an index array has whole numbers or truth values, got dtype {array.dtype}; "
                           f"convert it, e.g. with .astype(int)")
     raise TensorError(f"a tensor is indexed with numbers, slices, None, ... and arrays of them, not with "
@@ -141,17 +144,20 @@ def _check(x, parts):
     Negative entries of index arrays, which are copies, are counted from the end. A device would not refuse
     one that is out of range, but wrap it around.
     """
-    taken = [part.ndim if hasattr(part, "dtype") and part.dtype.kind == "b" else int(part is not None)
-             for part in parts if part is not ...]
-    needed = sum(taken)
-    if sum(part is ... for part in parts) > 1:
+    shape, needed, ellipses = x.shape, 0, 0
+    for part in parts:
+        if part is ...:
+            ellipses += 1
+        elif part is not None:
+            needed += 1 if type(part) in _PLAIN or part.dtype.kind != "b" else part.ndim
+    if ellipses > 1:
         raise PlaceError("an index has at most one ellipsis (...)")
-    if needed > x.ndim:
-        raise PlaceError(f"an index of {needed} axes does not fit a tensor of shape {x.shape}")
+    if needed > len(shape):
+        raise PlaceError(f"an index of {needed} axes does not fit a tensor of shape {shape}")
     axis = 0
     for part in parts:
         if part is ...:
-            axis += x.ndim - needed
+            axis += len(shape) - needed
         elif part is None:
             pass
         elif isinstance(part, slice):
@@ -159,29 +165,37 @@ def _check(x, parts):
                 raise TensorError("the step of a slice cannot be 0")
             axis += 1
         elif isinstance(part, int):
-            if not -x.shape[axis] <= part < x.shape[axis]:
-                raise PlaceError(f"index {part} is out of range: axis {axis} of shape {x.shape} has "
-                                 f"{x.shape[axis]} entries")
+            if not -shape[axis] <= part < shape[axis]:
+                raise PlaceError(f"index {part} is out of range: axis {axis} of shape {shape} has "
+                                 f"{shape[axis]} entries")
             axis += 1
         elif part.dtype.kind == "b":
-            if part.shape != x.shape[axis:axis + part.ndim]:
+            if part.shape != shape[axis:axis + part.ndim]:
                 raise PlaceError(f"a mask of shape {part.shape} does not fit axes {axis} to "
-                                 f"{axis + part.ndim - 1} of a tensor of shape {x.shape}")
+                                 f"{axis + part.ndim - 1} of a tensor of shape {shape}")
             axis += part.ndim
         else:
-            length = x.shape[axis]
-            wrong = (part < -length) | (part >= length)
-            x.backend.refuse(wrong, lambda p=part, w=wrong, n=length, a=axis: PlaceError(
-                f"index {int(p.reshape(-1)[int(w.reshape(-1).argmax())])} is out of range: axis {a} of shape "
-                f"{x.shape} has {n} entries"))
-            part += length * (part < 0)
+            _count_from_the_end(x, part, axis)
             axis += 1
 
 
-@takes_dim
-def unbind(x: Any, axis: int = 0) -> tuple[Tensor, ...]:
+def _count_from_the_end(x, index, axis):
+    """Let the negative entries of an index array be those that they mean, in place; PlaceError for a wrong
+    one."""
+    length = x.shape[axis]
+    # One look at the values tells the usual case: as unsigned numbers negative ones are huge.
+    if not x.backend.capturing and (not index.size or int(index.view(np.uint64).max()) < length):
+        return
+    wrong = (index < -length) | (index >= length)
+    x.backend.refuse(wrong, lambda: PlaceError(
+        f"index {int(index.reshape(-1)[int(wrong.reshape(-1).argmax())])} is out of range: axis {axis} of "
+        f"shape {x.shape} has {length} entries"))
+    index += length * (index < 0)
+
+
+def unbind(x: Any, axis: int = 0, *, dim: int = AXIS) -> tuple[Tensor, ...]:
     """Return the entries of an axis as a tuple of tensors without it."""
-    x = values_of(x)
+    x, axis = values_of(x), chosen_axis("unbind", axis, dim, 0)
     if checked_axis(axis, x.ndim):
         x = moveaxis(x, axis, 0)
     return Unbind().apply(x)

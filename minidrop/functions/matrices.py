@@ -13,7 +13,7 @@ from minidrop.errors import ShapeError
 from minidrop.functions.axes import reshaped, squeeze
 from minidrop.functions.dropout import expand
 from minidrop.functions.linear import linear
-from minidrop.functions.operands import as_tensor, check_broadcast, common_dtype, fitted
+from minidrop.functions.operands import as_tensor, check_broadcast, common_dtype, fitted, in_one_dtype
 
 if TYPE_CHECKING:
     from minidrop.backend.generic.base import Backend
@@ -25,8 +25,7 @@ class MatMul(Function):
     __slots__ = ("a", "b")
 
     def forward(self, backend: Backend, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        dtype = common_dtype(a.dtype, b.dtype)
-        self.a, self.b = a, b = a.astype(dtype, copy=False), b.astype(dtype, copy=False)
+        self.a, self.b = a, b = in_one_dtype(a, b)
         return _product(backend, a, b)
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple:
@@ -61,18 +60,19 @@ def matmul(a: Any, b: Any) -> Tensor:
     """
     like = a if isinstance(a, Tensor) else b if isinstance(b, Tensor) else None
     a, b = as_tensor(a, like), as_tensor(b, like)
-    if not a.ndim or not b.ndim:
-        raise ShapeError(f"@ multiplies matrices and vectors, got shapes {a.shape} and {b.shape}; * is the "
+    first, second = a.shape, b.shape
+    if not first or not second:
+        raise ShapeError(f"@ multiplies matrices and vectors, got shapes {first} and {second}; * is the "
                          f"product with a number")
-    if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
-        raise ShapeError(f"@: shapes {a.shape} and {b.shape} do not fit: the last axis of the first has "
-                         f"{a.shape[-1]} entries, axis {b.ndim - 2 if b.ndim > 1 else 0} of the second "
-                         f"{b.shape[-2 if b.ndim > 1 else 0]}")
+    inner = len(second) - 2 if len(second) > 1 else 0
+    if first[-1] != second[inner]:
+        raise ShapeError(f"@: shapes {first} and {second} do not fit: the last axis of the first has "
+                         f"{first[-1]} entries, axis {inner} of the second {second[inner]}")
     if (a.kept is not None and a.kept_axis % a.ndim == a.ndim - 1 and b.kept is None and b.ndim == 2
             and a.ndim > 1 and a.dtype == b.dtype):
         return linear(a, b, transpose=True)
     a, b = expand(a), expand(b)
-    if a.ndim == 2 and b.ndim == 2:
+    if len(first) == 2 and len(second) == 2:
         return MatMul().apply(a, b)
     if a.ndim > 2 and b.ndim == 2:          # one product
         y = MatMul().apply(reshaped(a, (math.prod(a.shape[:-1]), a.shape[-1])), b)

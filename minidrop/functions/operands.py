@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +10,18 @@ import numpy as np
 from minidrop.autograd import Tensor
 from minidrop.backend import backend_of
 from minidrop.errors import BackendError, ShapeError, TensorError
+from minidrop.functions.checks import LISTS
 from minidrop.functions.dropout import expand
 
 Number = int | float | bool | np.number | np.bool_
 NUMBERS = (int, float, np.number, np.bool_)         # a Python bool is an int
+Axes = int | Sequence[int] | None
+TRUTHS = (bool, np.bool_)
 
 
 def is_array(x: Any) -> bool:
     """Whether x is an array of numbers on the host or a device, or nested lists of them."""
-    return hasattr(x, "dtype") and hasattr(x, "shape") or isinstance(x, list | tuple)
+    return hasattr(x, "dtype") and hasattr(x, "shape") or isinstance(x, LISTS)
 
 
 def as_tensor(x: Any, like: Tensor | None = None) -> Tensor:
@@ -37,7 +38,7 @@ def as_tensor(x: Any, like: Tensor | None = None) -> Tensor:
         x = np.asarray(x)           # of another library
     if not is_array(x) and not isinstance(x, NUMBERS):
         raise TensorError(f"expected a tensor, an array or a number, got {type(x).__name__}")
-    if isinstance(x, list | tuple):
+    if isinstance(x, LISTS):
         if _has_gradient(x):
             raise TensorError("a list of tensors would lose their gradients; join them with functions.stack")
         x = np.asarray([one.numpy() if isinstance(one, Tensor) else one for one in x])
@@ -51,7 +52,7 @@ def as_tensor(x: Any, like: Tensor | None = None) -> Tensor:
 
 def _has_gradient(x):
     """Whether a list, perhaps of lists, has a tensor that requires a gradient."""
-    return any(_has_gradient(one) if isinstance(one, list | tuple) else isinstance(one, Tensor) and
+    return any(_has_gradient(one) if isinstance(one, LISTS) else isinstance(one, Tensor) and
                one.requires_grad for one in x)
 
 
@@ -64,6 +65,14 @@ def common_dtype(*dtypes: np.dtype) -> np.dtype:
     return np.result_type(*(real or dtypes))
 
 
+def in_one_dtype(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return two arrays in their `common_dtype`, as they are if they have it."""
+    if a.dtype == b.dtype:
+        return a, b
+    dtype = common_dtype(a.dtype, b.dtype)
+    return a.astype(dtype, copy=False), b.astype(dtype, copy=False)
+
+
 def as_float(dtype: np.dtype) -> np.dtype:
     """Return a dtype of real numbers: the given one, or float32 for integers, as in PyTorch."""
     return dtype if dtype.kind == "f" else np.dtype(np.float32)
@@ -71,7 +80,7 @@ def as_float(dtype: np.dtype) -> np.dtype:
 
 def number_dtype(dtype: np.dtype, number: Number) -> np.dtype:
     """Return the dtype of a result of an array and a number: a number changes the kind, never the width."""
-    if dtype.kind == "f" or isinstance(number, bool | np.bool_):
+    if dtype.kind == "f" or isinstance(number, TRUTHS):
         return dtype
     if not isinstance(number, int | np.integer):
         return np.dtype(np.float32)
@@ -98,11 +107,6 @@ def check_broadcast(what: str, a: tuple[int, ...], b: tuple[int, ...]) -> None:
                              f"lengths must be equal, or one of them 1")
 
 
-def count_of(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
-    """Return how many entries of a shape there are along some of its axes."""
-    return math.prod([shape[axis] for axis in axes])
-
-
 def values_of(x: Any) -> Tensor:
     """Return x as a dense tensor."""
     return expand(as_tensor(x))
@@ -119,21 +123,46 @@ def real_operand(x: Any, keeps_zero: bool = True, carry: bool = False, integers:
     x = as_tensor(x)
     if x.kept is not None and not keeps_zero and not carry:
         x = expand(x)
-    if integers or x.dtype.kind == "f":
+    if integers or x.data.dtype.kind == "f":
         return x
     return Tensor(x.data.astype(as_float(x.dtype)), False, x.backend, x.kept, x.kept_axis)
 
 
-def takes_dim(function: Callable) -> Callable:
-    """Let a function take `dim` and `keepdim`, PyTorch's names of `axis` and `keepdims`."""
-    @wraps(function)
-    def call(*given: Any, **named: Any) -> Any:
-        if named:
-            for theirs, ours in (("dim", "axis"), ("keepdim", "keepdims")):
-                if theirs in named:
-                    if ours in named:
-                        raise TensorError(f"{function.__name__}: {theirs} and {ours} are one argument; keep "
-                                          f"one of them")
-                    named[ours] = named.pop(theirs)
-        return function(*given, **named)
-    return call
+class _Same:
+    """The default of an argument that has another name as well: that one, as help() shows it."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __repr__(self):
+        return self.name
+
+
+AXIS: Any = _Same("axis")               # the default of `dim`
+KEEPDIMS: Any = _Same("keepdims")       # the default of `keepdim`
+DIM: Any = _Same("dim")                 # the default of an `axis` that has to be given under one of its names
+
+
+def chosen_axis(what: str, axis: Any, dim: Any, default: Any = None) -> Any:
+    """Return `dim`, PyTorch's name of `axis`, if it was given, else `axis`.
+
+    Raises TensorError where both were, as far as `axis` differs from its default, and for a missing one.
+    """
+    if dim is AXIS:
+        if axis is DIM:
+            raise TensorError(f"{what}: axis is missing; say along which")
+        return axis
+    if axis != default:
+        raise TensorError(f"{what}: dim and axis are one argument; keep one of them")
+    return dim
+
+
+def chosen_axes(what: str, axis: Axes, keepdims: bool, dim: Axes, keepdim: bool) -> tuple[Axes, bool]:
+    """Return (axis, keepdims), of which each may have been given under PyTorch's name."""
+    if dim is not AXIS:
+        axis = chosen_axis(what, axis, dim)
+    if keepdim is not KEEPDIMS:
+        if keepdims:
+            raise TensorError(f"{what}: keepdim and keepdims are one argument; keep one of them")
+        keepdims = keepdim
+    return axis, keepdims

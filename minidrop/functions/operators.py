@@ -12,7 +12,6 @@ it is.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from minidrop.functions.checks import checked_axis
 from minidrop.functions.choices import combine, compare, where
 from minidrop.functions.dropout import expand
 from minidrop.functions.indexing import get_item, unbind
-from minidrop.functions.operands import NUMBERS, is_array, takes_dim
+from minidrop.functions.operands import AXIS, KEEPDIMS, NUMBERS, chosen_axes, is_array
 from minidrop.functions.softmax import log_softmax, softmax
 from minidrop.functions.torch_names import hint
 
@@ -46,14 +45,6 @@ def _comparison(symbol: str) -> Any:
             return compare(symbol, self, other)
         return NotImplemented
     return operator
-
-
-def _method(function: Any) -> Any:
-    """Return a function of the dense value as a method."""
-    @wraps(function)
-    def method(self: Tensor, *given: Any, **named: Any) -> Tensor:
-        return function(expand(self), *given, **named)
-    return method
 
 
 class Operators:
@@ -150,7 +141,14 @@ class Operators:
     # -- elementwise -----------------------------------------------------------------------------------------
     abs = __abs__
     exp, log, sigmoid = elementwise.exp, elementwise.log, activation.sigmoid
-    softmax, log_softmax = map(_method, (softmax, log_softmax))
+
+    def softmax(self: Any, axis: int = 1, *, dim: int = AXIS) -> Tensor:
+        """Return exp(x) / sum exp(x) along `axis`."""
+        return softmax(expand(self), axis, dim=dim)
+
+    def log_softmax(self: Any, axis: int = 1, *, dim: int = AXIS) -> Tensor:
+        """Return log softmax(x) along `axis`, exact also where softmax(x) is 0 to rounding."""
+        return log_softmax(expand(self), axis, dim=dim)
 
     def relu(self: Any) -> Tensor:
         """Return max(x, 0); a kept set is carried on."""
@@ -177,25 +175,25 @@ class Operators:
     max, min, amax, amin = reductions.max, reductions.min, reductions.amax, reductions.amin
     cumsum, logsumexp, norm = reductions.cumsum, reductions.logsumexp, reductions.norm
 
-    @takes_dim
-    def argmax(self: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    def argmax(self: Any, axis: int | None = None, keepdims: bool = False, *, dim: int | None = AXIS,
+               keepdim: bool = KEEPDIMS) -> Tensor:
         """Return where the largest entry is, as int64; of equal ones the first."""
-        return reductions.places(self, axis, keepdims, "argmax")
+        return reductions.places(self, axis, keepdims, dim, keepdim, "argmax")
 
-    @takes_dim
-    def argmin(self: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    def argmin(self: Any, axis: int | None = None, keepdims: bool = False, *, dim: int | None = AXIS,
+               keepdim: bool = KEEPDIMS) -> Tensor:
         """Return where the smallest entry is, as int64; of equal ones the first."""
-        return reductions.places(self, axis, keepdims, "argmin")
+        return reductions.places(self, axis, keepdims, dim, keepdim, "argmin")
 
-    @takes_dim
-    def any(self: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    def any(self: Any, axis: int | None = None, keepdims: bool = False, *, dim: int | None = AXIS,
+            keepdim: bool = KEEPDIMS) -> Tensor:
         """Return whether any entry is true, or not 0."""
-        return _truth(self, axis, keepdims, "any")
+        return _truth(self, axis, keepdims, dim, keepdim, "any")
 
-    @takes_dim
-    def all(self: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    def all(self: Any, axis: int | None = None, keepdims: bool = False, *, dim: int | None = AXIS,
+            keepdim: bool = KEEPDIMS) -> Tensor:
         """Return whether all entries are true, or not 0."""
-        return _truth(self, axis, keepdims, "all")
+        return _truth(self, axis, keepdims, dim, keepdim, "all")
 
     # -- shapes ----------------------------------------------------------------------------------------------
     reshape = view = axes.reshaped
@@ -273,7 +271,8 @@ class Operators:
                                  f"{hint(name, dir(type(self)))}")
 
 
-def _truth(x, axis, keepdims, name):
+def _truth(x, axis, keepdims, dim, keepdim, name):
+    axis, keepdims = chosen_axes(name, axis, keepdims, dim, keepdim)
     x = expand(x)
     axis = None if axis is None else checked_axis(axis, x.ndim)
     return Tensor(getattr(x.data != 0, name)(axis=axis, keepdims=keepdims), backend=x.backend)

@@ -1,13 +1,13 @@
 """Sums, means, extremes over axes, as NumPy and PyTorch have them; of the dense value of a compact tensor.
 
-Everywhere `axis` is one axis, several, or None for all; `dim` and `keepdim`, PyTorch's names, are understood.
+Everywhere `axis` is one axis, several, or None for all; `dim` and `keepdim` are PyTorch's names of arguments.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import numpy as np
 
@@ -15,13 +15,21 @@ from minidrop.autograd import Function, Tensor
 from minidrop.errors import ShapeError, TensorError
 from minidrop.functions.binary import divide, subtract
 from minidrop.functions.checks import checked_axes, checked_axis
-from minidrop.functions.operands import as_float, count_of, real_operand, takes_dim, values_of
+from minidrop.functions.operands import (
+    AXIS,
+    DIM,
+    KEEPDIMS,
+    Axes,
+    as_float,
+    chosen_axes,
+    chosen_axis,
+    real_operand,
+    values_of,
+)
 from minidrop.functions.unary import square
 
 if TYPE_CHECKING:
     from minidrop.backend.generic.base import Backend
-
-Axes = int | Sequence[int] | None
 
 
 class _Reduction(Function):
@@ -44,25 +52,23 @@ class _Reduction(Function):
 
 
 class Sum(_Reduction):
-    """y = sum of x over axes, divided by their number if `is_mean`. Integers are summed as int64."""
+    """y = sum of x over axes, divided by `count` if that is given: the mean. Integers are summed as int64."""
 
-    __slots__ = ("is_mean", "count")
+    __slots__ = ("count",)
 
-    def __init__(self, axes: tuple[int, ...], keepdims: bool, is_mean: bool = False):
-        super().__init__(axes, keepdims)
-        self.is_mean = is_mean
+    def __init__(self, axes: tuple[int, ...], keepdims: bool, count: int | None = None):
+        self.axes, self.keepdims, self.count = axes, bool(keepdims), count
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         self.shape, self.dtype = x.shape, x.dtype
-        dtype = x.dtype if x.dtype.kind == "f" else as_float(x.dtype) if self.is_mean else np.dtype(np.int64)
+        dtype = x.dtype
+        if dtype.kind != "f":
+            dtype = np.dtype(np.int64) if self.count is None else as_float(dtype)
         y = x.sum(axis=self.axes, keepdims=self.keepdims, dtype=dtype)
-        if self.is_mean:
-            self.count = dtype.type(count_of(x.shape, self.axes))
-            y = y / self.count
-        return y
+        return y if self.count is None else y / dtype.type(self.count)
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
-        return self.repeated(backend, gy / self.count if self.is_mean else gy)
+        return self.repeated(backend, gy if self.count is None else gy / gy.dtype.type(self.count))
 
 
 class Extreme(_Reduction):
@@ -135,60 +141,69 @@ class LogSumExp(_Reduction):
         return self.kept_axes(gy) * self.share
 
 
-@takes_dim
-def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
+def sum(x: Any, axis: Axes = None, keepdims: bool = False, *, dim: Axes = AXIS,
+        keepdim: bool = KEEPDIMS) -> Tensor:
     """Return the sum over axes; of integers and truth values as int64."""
+    axis, keepdims = chosen_axes("sum", axis, keepdims, dim, keepdim)
     x = values_of(x)
     return Sum(checked_axes(axis, x.ndim), keepdims).apply(x)
 
 
-@takes_dim
-def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
+def mean(x: Any, axis: Axes = None, keepdims: bool = False, *, dim: Axes = AXIS,
+         keepdim: bool = KEEPDIMS) -> Tensor:
     """Return the mean over axes; of integers as float32. Raises ShapeError if there are no entries."""
+    axis, keepdims = chosen_axes("mean", axis, keepdims, dim, keepdim)
     x = values_of(x)
-    return Sum(_some(x, axis, "mean"), keepdims, True).apply(x)
+    axes, count = _some(x, axis, "mean")
+    return Sum(axes, keepdims, count).apply(x)
 
 
-@takes_dim
-def var(x: Any, axis: Axes = None, keepdims: bool = False, correction: float = 1) -> Tensor:
+def var(x: Any, axis: Axes = None, keepdims: bool = False, correction: float = 1, *, dim: Axes = AXIS,
+        keepdim: bool = KEEPDIMS) -> Tensor:
     """Return sum (x - mean)^2 / (n - correction) over axes of n entries.
 
     correction: 1, PyTorch's default, estimates the variance of what the entries were drawn from; 0, NumPy's,
     gives that of the entries. Raises ShapeError unless n > correction.
     """
+    axis, keepdims = chosen_axes("var", axis, keepdims, dim, keepdim)
     x = values_of(x)
     axes, count = _spread(x, axis, correction)
     deviation = square(subtract(x, mean(x, axes, True)))
     return divide(sum(deviation, axes, keepdims), float(count - correction))
 
 
-@takes_dim
-def std(x: Any, axis: Axes = None, keepdims: bool = False, correction: float = 1) -> Tensor:
+def std(x: Any, axis: Axes = None, keepdims: bool = False, correction: float = 1, *, dim: Axes = AXIS,
+        keepdim: bool = KEEPDIMS) -> Tensor:
     """Return the square root of `var`, with the derivative 0 where all entries are equal, as in PyTorch."""
+    axis, keepdims = chosen_axes("std", axis, keepdims, dim, keepdim)
     x = values_of(x)
     axes, count = _spread(x, axis, correction)
     deviation = subtract(x, mean(x, axes, True))
     return divide(norm(deviation, axes, keepdims), math.sqrt(count - correction))
 
 
-def max(x: Any, *given: Any, axis: Axes = None, keepdims: bool = False, **named: Any) -> Tensor:
-    """Return the largest entry over axes; equal ones share the gradient."""
+def max(x: Any, *given: NoReturn, axis: Axes = None, keepdims: bool = False, **named: NoReturn) -> Tensor:
+    """Return the largest entry over axes; equal ones share the gradient. axis, keepdims: by name alone."""
     return _extreme("max", x, axis, keepdims, given, named)
 
 
-def min(x: Any, *given: Any, axis: Axes = None, keepdims: bool = False, **named: Any) -> Tensor:
-    """Return the smallest entry over axes; equal ones share the gradient."""
+def min(x: Any, *given: NoReturn, axis: Axes = None, keepdims: bool = False, **named: NoReturn) -> Tensor:
+    """Return the smallest entry over axes; equal ones share the gradient. axis, keepdims: by name alone."""
     return _extreme("min", x, axis, keepdims, given, named)
 
 
-def amax(x: Any, dim: Axes = None, keepdim: bool = False) -> Tensor:
-    """Return the largest entry over axes: `max` under PyTorch's name for it."""
-    return max(x, axis=dim, keepdims=keepdim)
+def amax(x: Any, axis: Axes = None, keepdims: bool = False, *, dim: Axes = AXIS,
+         keepdim: bool = KEEPDIMS) -> Tensor:
+    """Return the largest entry over axes: `max` under another of its names."""
+    axis, keepdims = chosen_axes("amax", axis, keepdims, dim, keepdim)
+    return max(x, axis=axis, keepdims=keepdims)
 
 
-def amin(x: Any, dim: Axes = None, keepdim: bool = False) -> Tensor:
-    """Return the smallest entry over axes: `min` under PyTorch's name for it."""
-    return min(x, axis=dim, keepdims=keepdim)
+def amin(x: Any, axis: Axes = None, keepdims: bool = False, *, dim: Axes = AXIS,
+         keepdim: bool = KEEPDIMS) -> Tensor:
+    """Return the smallest entry over axes: `min` under another of its names."""
+    axis, keepdims = chosen_axes("amin", axis, keepdims, dim, keepdim)
+    return min(x, axis=axis, keepdims=keepdims)
 
 
 def _extreme(name, x, axis, keepdims, given, named):
@@ -197,32 +212,41 @@ def _extreme(name, x, axis, keepdims, given, named):
                           f"alone; their places are arg{name}(x, axis=...), and the {name}imum of two "
                           f"tensors is {name}imum(a, b)")
     x = values_of(x)
-    return Extreme(_some(x, axis, f"{name}imum"), keepdims, name == "max").apply(x)
+    axes, _ = _some(x, axis, f"{name}imum")
+    return Extreme(axes, keepdims, name == "max").apply(x)
 
 
-@takes_dim
-def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
+def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False, *, dim: Axes = AXIS,
+              keepdim: bool = KEEPDIMS) -> Tensor:
     """Return log sum exp(x) over axes, without overflow."""
+    axis, keepdims = chosen_axes("logsumexp", axis, keepdims, dim, keepdim)
     x = values_of(real_operand(x))
-    return LogSumExp(_some(x, axis, "logsumexp"), keepdims).apply(x)
+    axes, _ = _some(x, axis, "logsumexp")
+    return LogSumExp(axes, keepdims).apply(x)
 
 
-@takes_dim
-def cumsum(x: Any, axis: int) -> Tensor:
+@overload
+def cumsum(x: Any, axis: int) -> Tensor: ...
+@overload
+def cumsum(x: Any, *, dim: int) -> Tensor: ...
+def cumsum(x: Any, axis: int = DIM, *, dim: int = AXIS) -> Tensor:
     """Return the sums of the entries up to each one along an axis."""
+    axis = chosen_axis("cumsum", axis, dim, DIM)
     x = values_of(x)
     return CumSum(checked_axis(axis, x.ndim)).apply(x)
 
 
-@takes_dim
-def norm(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
+def norm(x: Any, axis: Axes = None, keepdims: bool = False, *, dim: Axes = AXIS,
+         keepdim: bool = KEEPDIMS) -> Tensor:
     """Return the Euclidean norm over axes, sqrt(sum x^2)."""
+    axis, keepdims = chosen_axes("norm", axis, keepdims, dim, keepdim)
     x = values_of(real_operand(x))
     return Norm(checked_axes(axis, x.ndim), keepdims).apply(x)
 
 
-def places(x: Tensor, axis: int | None, keepdims: bool, name: str) -> Tensor:
+def places(x: Tensor, axis: int | None, keepdims: bool, dim: int | None, keepdim: bool, name: str) -> Tensor:
     """Return argmax or argmin as int64, without gradient; of equal entries the first. axis None: of all."""
+    axis, keepdims = chosen_axes(name, axis, keepdims, dim, keepdim)
     x, xp = values_of(x), x.backend.xp
     axis = None if axis is None else checked_axis(axis, x.ndim)
     whole = axis is None
@@ -237,8 +261,7 @@ def places(x: Tensor, axis: int | None, keepdims: bool, name: str) -> Tensor:
 
 def _spread(x, axis, correction):
     """Return the axes of a variance, and how many entries lie along them."""
-    axes = _some(x, axis, "variance")
-    count = count_of(x.shape, axes)
+    axes, count = _some(x, axis, "variance")
     if count <= correction:
         raise ShapeError(f"a variance of {count} entr{'y' if count == 1 else 'ies'} with correction "
                          f"{correction:g} divides by {count - correction:g}; pass correction=0")
@@ -246,7 +269,10 @@ def _spread(x, axis, correction):
 
 
 def _some(x, axis, what):
-    axes = checked_axes(axis, x.ndim)
-    if not count_of(x.shape, axes):
-        raise ShapeError(f"shape {x.shape} has no entries along axes {axes} to take a {what} of")
-    return axes
+    """Return axes, and how many entries lie along them; ShapeError for none."""
+    shape = x.shape
+    axes = checked_axes(axis, len(shape))
+    count = math.prod([shape[one] for one in axes])
+    if not count:
+        raise ShapeError(f"shape {shape} has no entries along axes {axes} to take a {what} of")
+    return axes, count

@@ -12,7 +12,7 @@ from minidrop.autograd import Function
 from minidrop.errors import ShapeError
 from minidrop.functions.checks import checked_axis
 from minidrop.functions.indices import refuse, whole_numbers
-from minidrop.functions.operands import real_operand, takes_dim
+from minidrop.functions.operands import AXIS, chosen_axis, real_operand
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -181,17 +181,15 @@ def checked_labels(backend: Backend, label: np.ndarray, shape: tuple[int, int], 
     return refuse(backend, whole, flat, wrong, "label", classes, f"the scores have {classes} classes"), valid
 
 
-@takes_dim
-def softmax(x: Any, axis: int = 1) -> Tensor:
+def softmax(x: Any, axis: int = 1, *, dim: int = AXIS) -> Tensor:
     """Return exp(x) / sum exp(x) along `axis`."""
-    x = real_operand(x)
+    x, axis = real_operand(x), chosen_axis("softmax", axis, dim, 1)
     return Softmax(checked_axis(axis, x.ndim)).apply(x)
 
 
-@takes_dim
-def log_softmax(x: Any, axis: int = 1) -> Tensor:
+def log_softmax(x: Any, axis: int = 1, *, dim: int = AXIS) -> Tensor:
     """Return log softmax(x) along `axis`, exact also where softmax(x) is 0 to rounding."""
-    x = real_operand(x)
+    x, axis = real_operand(x), chosen_axis("log_softmax", axis, dim, 1)
     return LogSoftmax(checked_axis(axis, x.ndim)).apply(x)
 
 

@@ -65,8 +65,15 @@ class Built:
                          if layer.stateful and self.net.layers[name].state]
 
     def run(self, tensors: Sequence[Tensor], iteration: int) -> Any:
-        """Run a pass, with the patterns of an iteration in training, and return what forward returns."""
+        """Run a pass, with the patterns of an iteration in training, and return what forward returns.
+
+        Raises ConfigError where a drop asks for a reshuffle: nobody would permute what the updates remember.
+        """
         net = self.net
+        if net.reshuffles:
+            raise ConfigError(f"{net.reshuffles[0].drop}: reshuffle_interval permutes weights and the "
+                              f"history of their updates, which a Solver does and a loop by hand cannot; "
+                              f"train with Solver.of, or remove it")
         if self.fresh:
             net.set_states(self.fresh | self._carried())
         if self.training:

@@ -55,11 +55,7 @@ class Layer(Module):
             else bool(stateful)
         has_none = kind.parameter_specs is LayerType.parameter_specs
         vars(self).update(_name=name, _own={} if has_none else None, _buffers=set(), _ties={}, _carried={})
-        message = LayerParameter()
-        set_layer(message, type, {"name": self.layer_name} | settings)      # refuses unknown settings
-        if any(getattr(value, "reshuffle_interval", 0) for _, value in message.ListFields()):
-            raise ConfigError(f"{type}: reshuffle_interval permutes weights and the history of their "
-                              f"updates, which a Solver does and a module cannot; remove it")
+        set_layer(LayerParameter(), type, {"name": self.layer_name} | settings)     # refuses unknown ones
 
     def forward(self, *inputs: Any) -> Any:
         return self.trace.apply(self, inputs, self.tops)

@@ -34,8 +34,8 @@ class Objective:
     stateful: [(layer name, module, which of its uses)] of the modules whose states go on.
 
     loss, metrics: modules that are traced, or functions of Tensors, which run in each pass. inputs: how many
-    arrays of a batch are those of the model; the others are targets. Raises ConfigError where a smaller last
-    batch would need another net.
+    arrays of a batch are those of the model; the others are targets. name: of the net, in place of the
+    model's. Raises ConfigError where a smaller last batch would need another net.
     """
 
     message: NetParameter
@@ -44,11 +44,13 @@ class Objective:
     params: dict[str, dict[str, Parameter]]
 
     def __init__(self, model: Module, loss: Callable[..., Any], metrics: Mapping[str, Callable[..., Any]],
-                 batches: LoaderBatches, inputs: int, training: bool):
+                 batches: LoaderBatches, inputs: int, training: bool, name: str = ""):
         self.model, self.loss, self.metrics, self.batches = model, loss, metrics, batches
         self.inputs, self.training = inputs, training
         trace = self._trace(batches.shapes)
         self.message, self.handed, self.constants = trace.message, trace.handed, trace.constants
+        if name:
+            self.message.name = name
         self.params = trace.params
         model.check_placed(trace.params)
         self.stateful = [one for one in trace.applied if one[1].stateful]

@@ -133,8 +133,8 @@ class ApproxDropout(Layer):
     """Dropout by regular patterns: the products above and below it are computed on what is kept alone.
 
     rate: the share that is dropped. Further settings are those of approx_dropout_param: pattern="TILE",
-    groups, time="STEP", axis, heads, ... Units are permuted by a Solver alone: no reshuffle_interval. Raises
-    ConfigError for it.
+    groups, time="STEP", axis, heads, ... A Solver alone permutes units, so that with reshuffle_interval the
+    module is trained by Solver.of; called in training it raises ConfigError.
     """
 
     def __init__(self, rate: float = 0.5, *, name: str | None = None, **settings: Any):

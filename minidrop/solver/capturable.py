@@ -29,7 +29,6 @@ def problem_of(solver: Solver) -> str:
          f"{'clip_gradients' if solver.updater.clip >= 0 else 'log_gradient_norm'} with layer "
          f"{', '.join(unclear)}, whose f(0) is not 0"),
         (wants_debug_info(solver), "debug_info reads every blob and gradient"),
-        (settings.ema_decay > 0, "with ema_decay the averages of the weights are updated layer by layer"),
         (not net.losses, "the net has no loss"),
         (bool(varying), f"the batches of {', '.join(varying)} differ in shape"),
         (bool(foreign), f"{', '.join(foreign)} does not say that it is capturable"),

@@ -119,7 +119,12 @@ class CapturedSteps:
             net.seek(positions)         # the batch is read again
             return None
         self.pending.append((solver.iteration, positions))
+        self._count_averages(1)
         return outputs
+
+    def _count_averages(self, updates):
+        if self.solver.ema is not None:
+            self.solver.ema.updates += updates
 
     def _memory(self):
         """Return the memory that all graphs read; if it is outdated, drop all graphs and make a new one."""
@@ -184,6 +189,8 @@ class CapturedSteps:
                 run.backward()
                 self.uncaptured.after_backward()
                 norm = self.solver.updater.apply_numbers(memory.rates)
+                if memory.averaging is not None:
+                    self.solver.ema.update_on_device(memory.averaging)
                 memory.keep_states()
                 memory.note(loss, norm)
                 wanted = {*net.graph.outputs, *(ref for ref, _ in net.losses)}
@@ -216,6 +223,7 @@ class CapturedSteps:
             loss, trouble, norm = ring[:, iteration % RING].tolist()
             if trouble:         # the iterations after this one have changed nothing
                 self.backend.synchronize()
+                self._count_averages(-1 - len(self.pending))
                 self.pending.clear()
                 self._fetched = None
                 self.memory.trouble.fill(0)

@@ -22,7 +22,8 @@ MOST_STARTS = 256
 class CapturedMemory:
     """The device arrays that all graphs of a Solver read, and in which they record outcomes.
 
-    `rates`: the numbers of the update, as from `Updater.numbers`, each a float64 array (1,). `keys`,
+    `rates`: the numbers of the update, as from `Updater.numbers`, each a float64 array (1,). `averaging`: the
+    rate of the averages of the weights, None without them. `keys`,
     `starts`: lists of arrays (1,), the keys of random numbers and the starts of kept sets. `lives`: {node
     index: which of its blocks are kept}. `trouble`: nonzero after an error. `ring`: (3, RING), of the last
     iterations the losses, `trouble`, and the norms of the gradients. `states`: the states of recurrent
@@ -37,13 +38,15 @@ class CapturedMemory:
         self.weights = [(parameter, parameter.data) for parameter in net.parameters().values()]
         self.histories = [(history, i, array) for history in self.updater.history.values()
                           for i, array in enumerate(history)]
+        self.averages = [] if solver.ema is None else [*solver.ema.averages.values()]
         rates = self.updater.numbers(solver.iteration, solver.learning_rate)
-        counts = sum(map(len, rates.values())), keyed
+        counts = sum(map(len, rates.values())) + (solver.ema is not None), keyed
         size = 8 * sum(counts) + 4 * MOST_STARTS
         self.numbers = backend.zeros((size,), np.uint8)
         ones = [[part[i:i + 1] for i in range(part.size)] for part in _parts(self.numbers, *counts)]
         places, self.keys, self.starts = iter(ones[0]), ones[1], ones[2]
         self.rates = {pair: tuple(next(places) for _ in own) for pair, own in rates.items()}
+        self.averaging: np.ndarray | None = next(places, None)
         # A copy may be pending, but none from more than RING iterations ago: their outcomes have been read.
         host = backend.pinned(np.zeros((2 * RING, size), np.uint8))
         self.sent, self.host = 0, [(numbers, _parts(numbers, *counts)) for numbers in host]
@@ -60,8 +63,10 @@ class CapturedMemory:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether a weight or history is no longer the array that graphs read, or a constant changed."""
-        return (self.constants != self._constants()
+        """Whether a weight, history or average is not the array that graphs read, or a constant changed."""
+        averages = [] if self.solver.ema is None else [*self.solver.ema.averages.values()]
+        return (self.constants != self._constants() or len(averages) != len(self.averages)
+                or any(own is not array for own, array in zip(averages, self.averages, strict=True))
                 or any(parameter.data is not array for parameter, array in self.weights)
                 or any(history[i] is not array for history, i, array in self.histories))
 
@@ -74,8 +79,10 @@ class CapturedMemory:
                                f"{MOST_STARTS}")
         numbers, (host_rates, host_keys, host_starts) = self.host[self.sent % len(self.host)]
         self.sent += 1
-        rates = self.updater.numbers(iteration, lr).values()
-        host_rates[:], host_keys[:] = [number for own in rates for number in own], keys
+        rates = [number for own in self.updater.numbers(iteration, lr).values() for number in own]
+        if self.solver.ema is not None:
+            rates.append(self.solver.ema.rate)
+        host_rates[:], host_keys[:] = rates, keys
         host_starts[:len(starts)] = starts
         self.backend.send(self.numbers, numbers)
         tables: Any = self.backend.upload(self, [*lives.values()]) if lives else ()

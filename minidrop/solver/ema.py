@@ -57,13 +57,28 @@ class EMA:
         self._refuse_applied("update")
         check_unmoved("EMA", self.parameters, {name: [average] for name, average in self.averages.items()})
         rate = self.rate
-        for name, parameter in self.parameters.items():
-            average, backend = self.averages[name], parameter.backend
+        for average, parameter, backend in self._pairs():
             with backend.active():
                 change = parameter.data - average
                 change *= average.dtype.type(rate)
                 average += change
         self.updates += 1
+
+    def update_on_device(self, rate: np.ndarray) -> None:
+        """Update as `update` does, without counting, for captured steps: not after an error on the device.
+
+        rate: a float64 array (1,) on the device, see `rate`.
+        """
+        for average, parameter, backend in self._pairs():
+            change = parameter.data - average
+            change *= rate.astype(average.dtype)
+            change += average
+            backend.keep_if_well(average, change)
+
+    def _pairs(self):
+        """Yield (average, parameter, backend)."""
+        return ((self.averages[name], parameter, parameter.backend)
+                for name, parameter in self.parameters.items())
 
     @contextmanager
     def applied(self) -> Iterator[None]:

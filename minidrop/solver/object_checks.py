@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -45,18 +45,73 @@ class SchedulerLike(Protocol):
         """Go on from there."""
 
 
-def check_types(model: Any, loss: Any, optimizer: Any, train: Any, test: Any, scheduler: Any,
-                metrics: Mapping[str, Callable[..., Any]], early_stopping: Any) -> None:
+class Tested(NamedTuple):
+    """What a Solver of objects tests: the name of the net, "" for the model's, its loader, its metrics."""
+
+    name: str
+    loader: DataLoader
+    metrics: Mapping[str, Callable[..., Any]]
+
+
+def tests_of(test: Any, metrics: Any) -> list[Tested]:
+    """Return the tests that are asked for: none, one loader, several in a list, or {name: loader}.
+
+    metrics: {name: function} for each test, or what `test` is with such a dictionary in place of each loader.
+    Raises ConfigError for anything else.
+    """
+    if test is None:
+        if metrics:
+            raise ConfigError("metrics: tests compute them; give a test loader")
+        return []
+    if isinstance(test, Mapping):
+        loaders = dict(test)
+    elif isinstance(test, list | tuple):
+        loaders = dict(enumerate(test))
+    else:
+        loaders = {"": test}
+    if not loaders:
+        raise ConfigError(f"test: expected one or more loaders, got an empty {type(test).__name__}; None is "
+                          f"for no test")
+    named = isinstance(test, Mapping)
+    if wrong := [name for name in loaders if named and (not isinstance(name, str) or not name)]:
+        raise ConfigError(f"test: expected names of loaders, got {wrong[0]!r}")
+    for name, loader in loaders.items():
+        if not isinstance(loader, DataLoader):
+            what, wanted = ("test", "a DataLoader or None") if name == "" else (f"test {name!r}",
+                                                                                "a DataLoader")
+            raise ConfigError(f"{what}: expected {wanted}, got {type(loader).__name__}")
+    own = _metrics_of(metrics or {}, loaders)
+    return [Tested(str(name) if named else "", loader, own[name]) for name, loader in loaders.items()]
+
+
+def _metrics_of(metrics, loaders):
+    """Return {key of a loader: {name: function}}."""
+    own = dict(enumerate(metrics)) if isinstance(metrics, list | tuple) else metrics
+    if not isinstance(own, Mapping):
+        raise ConfigError(f"metrics: expected {{name: function}}, got {type(metrics).__name__}")
+    if own is metrics and not any(isinstance(value, Mapping) for value in own.values()):
+        return dict.fromkeys(loaders, own)
+    if own.keys() - loaders.keys() or own is not metrics and len(own) != len(loaders):
+        raise ConfigError(f"metrics: expected those of each test, {', '.join(map(repr, loaders))}, got "
+                          f"{', '.join(map(repr, own))}")
+    if wrong := [name for name, value in own.items() if not isinstance(value, Mapping)]:
+        raise ConfigError(f"metrics: expected {{name: function}} for test {wrong[0]!r}, got "
+                          f"{type(own[wrong[0]]).__name__}")
+    return {name: own.get(name, {}) for name in loaders}
+
+
+def check_types(model: Any, loss: Any, optimizer: Any, train: Any, tests: Sequence[Tested], scheduler: Any,
+                early_stopping: Any) -> None:
     """Raise ConfigError for an object of another kind, or one that no Solver can train with."""
     for what, value, kind, wanted in (
             ("model", model, Module, "a Module"), ("optimizer", optimizer, OptimizerLike, "one of md.optim"),
             ("train", train, DataLoader, "a DataLoader"),
-            ("test", test, DataLoader | None, "a DataLoader or None"),
             ("scheduler", scheduler, SchedulerLike | None, "one of md.optim.schedulers"),
             ("early_stopping", early_stopping, EarlyStopping | None, "an EarlyStopping")):
         if not isinstance(value, kind):
             raise ConfigError(f"{what}: expected {wanted}, got {type(value).__name__}")
-    for what, function in (("loss", loss), *metrics.items()):
+    metrics = [one for test in tests for one in test.metrics.items()]
+    for what, function in (("loss", loss), *metrics):
         if not callable(function):
             raise ConfigError(f"{what}: expected a module or a function, got {type(function).__name__}")
         if isinstance(function, Module) and not function.traced and list(function.parameters()):
@@ -68,14 +123,13 @@ def check_types(model: Any, loss: Any, optimizer: Any, train: Any, test: Any, sc
                           f"on values into an nn.Lambda, or write the loop by hand, with optimizer.step()")
     if not model.training:
         raise ConfigError(f"model: {model.describe()} is in eval mode; call its method train() first")
-    if metrics and test is None:
-        raise ConfigError("metrics: tests compute them; give a test loader")
-    if "loss" in metrics or any(not isinstance(name, str) or not name for name in metrics):
-        raise ConfigError(f"metrics: expected names other than 'loss', got {', '.join(map(repr, metrics))}")
+    if any(name == "loss" or not isinstance(name, str) or not name for name, _ in metrics):
+        raise ConfigError(f"metrics: expected names other than 'loss', got "
+                          f"{', '.join(repr(name) for name, _ in metrics)}")
 
 
 def check_parameters(model: Module, groups: Sequence[Any], scheduler: Any, train: Objective,
-                     test: Objective | None) -> None:
+                     tests: Sequence[Objective]) -> None:
     """Raise ConfigError unless groups and scheduler can be followed, and the net has the parameters."""
     kinds = {type(group.rule).__name__ for group in groups}
     if len(kinds) > 1:
@@ -94,7 +148,7 @@ def check_parameters(model: Module, groups: Sequence[Any], scheduler: Any, train
         raise ConfigError(f"optimizer: its parameter {unused[0]!r} is none that {model.describe()} and "
                           f"the loss use in training; give the optimizer those alone (was another model "
                           f"meant?)")
-    if test is not None:
+    for test in tests:
         for layer, own in test.params.items():
             ours = train.params.get(layer, {})
             if other := [name for name in own if ours.get(name) is not own[name]]:

@@ -29,7 +29,7 @@ _SAYS = {field: what for what, fields in _SAID.items() for field in fields}
 
 def settings_of(given: Mapping[str, Any], max_iter: int | None, epochs: float | None, loader: DataLoader,
                 model: Module, groups: Sequence[Any], scheduler: Any, train: Objective,
-                test: Objective | None, early_stopping: EarlyStopping | None) -> SolverParameter:
+                tests: Sequence[Objective], early_stopping: EarlyStopping | None) -> SolverParameter:
     """Return the SolverParameter that says the same as the objects, as far as its fields can.
 
     given: fields that no object stands for. Raises ConfigError for others.
@@ -47,14 +47,14 @@ def settings_of(given: Mapping[str, Any], max_iter: int | None, epochs: float | 
         if field in message.DESCRIPTOR.fields_by_name:
             assign(message, field, value, "Solver.of")
     message.train_net_param.CopyFrom(train.message)
-    if test is not None:
+    for test in tests:
         message.test_net_param.add().CopyFrom(test.message)
         message.test_iter.append(ALL_RECORDS)
-        if not message.HasField("test_interval"):
-            if loader.records is None:
-                raise ConfigError("Solver.of: the training loader does not know its length; say by "
-                                  "test_interval how many iterations there are between two tests")
-            message.test_interval = max(1, len(loader) // max(1, message.iter_size))
+    if tests and not message.HasField("test_interval"):
+        if loader.records is None:
+            raise ConfigError("Solver.of: the training loader does not know its length; say by "
+                              "test_interval how many iterations there are between two tests")
+        message.test_interval = max(1, len(loader) // max(1, message.iter_size))
     if early_stopping is not None:
         own = early_stopping
         assign(message, "early_stopping", {"metric": own.metric, "mode": own.mode.upper(),

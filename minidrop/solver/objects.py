@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from minidrop.nn.objective import DATA, Objective, blob_names
 from minidrop.solver.early_stopping import EarlyStopping
 from minidrop.solver.events import Event
 from minidrop.solver.named import checked_state
-from minidrop.solver.object_checks import check_parameters, check_types
+from minidrop.solver.object_checks import Tested, check_parameters, check_types, tests_of
 from minidrop.solver.object_settings import settings_of
 from minidrop.solver.prepare import net_of
 from minidrop.solver.rule_update import RuleUpdate
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from minidrop.solver.loop import Solver
 
     Own = TypeVar("Own", bound=Solver)
+
+
+Metrics: TypeAlias = Mapping[str, Callable[..., Any]]
 
 
 class Objects(Source):
@@ -44,33 +47,33 @@ class Objects(Source):
     name = "optimizer"
 
     def __init__(self, model: Module, loss: Callable[..., Any], optimizer: Any, train: DataLoader,
-                 test: DataLoader | None, scheduler: Any, metrics: Mapping[str, Callable[..., Any]],
-                 inputs: int, early_stopping: EarlyStopping | None, max_iter: int | None,
-                 epochs: float | None, settings: Mapping[str, Any]):
-        check_types(model, loss, optimizer, train, test, scheduler, metrics, early_stopping)
+                 tests: Sequence[Tested], scheduler: Any, inputs: int, early_stopping: EarlyStopping | None,
+                 max_iter: int | None, epochs: float | None, settings: Mapping[str, Any]):
+        check_types(model, loss, optimizer, train, tests, scheduler, early_stopping)
         if model.seed < 0:
             raise ConfigError(f"Solver.of: expected the seed of the model to be 0 or more, got {model.seed}")
         self.model, self.optimizer, self.scheduler, self.loader = model, optimizer, scheduler, train
         self.groups = list(optimizer.param_groups)
         self.stopping = early_stopping
         self.train = self._objective(loss, {}, train, inputs, True)
-        self.test = None if test is None else self._objective(loss, metrics, test, inputs, False)
-        check_parameters(model, self.groups, scheduler, self.train, self.test)
+        self.tests = [self._objective(loss, test.metrics, test.loader, inputs, False, test.name)
+                      for test in tests]
+        check_parameters(model, self.groups, scheduler, self.train, self.tests)
         message = settings_of(settings, max_iter, epochs, train, model, self.groups, scheduler, self.train,
-                              self.test, early_stopping)
+                              self.tests, early_stopping)
         super().__init__(SolverConfig.of(message, "Solver.of"))
 
-    def _objective(self, loss, metrics, loader, inputs, training):
+    def _objective(self, loss, metrics, loader, inputs, training, name=""):
         batches = LoaderBatches(loader)
         if not 1 <= inputs <= len(batches.shapes):
             raise ConfigError(f"inputs: expected a number of the {len(batches.shapes)} arrays of a batch, "
                               f"got {inputs}")
         batches.call(blob_names(self.model, batches.shapes, inputs))
-        return Objective(self.model, loss, metrics, batches, inputs, training)
+        return Objective(self.model, loss, metrics, batches, inputs, training, name)
 
     # -- what a solver asks ----------------------------------------------------------------------------------
     def net(self, choice: NetChoice, share: Net | None, **options: Any) -> Net:
-        own = self.train if choice.iterations is None or self.test is None else self.test
+        own = self.train if choice.iterations is None else self.tests[choice.number]
         net = net_of(choice, own.params if share is None else share, handed=own.handed, **options)
         net.set_inputs(**own.constants)
         return net
@@ -165,8 +168,9 @@ class Objects(Source):
 
 
 def solver_of(cls: type[Own], model: Module, loss: Callable[..., Any], optimizer: Any, train: DataLoader,
-              test: DataLoader | None = None, *, scheduler: Any = None, max_iter: int | None = None,
-              epochs: float | None = None, metrics: Mapping[str, Callable[..., Any]] | None = None,
+              test: DataLoader | Sequence[DataLoader] | Mapping[str, DataLoader] | None = None, *,
+              scheduler: Any = None, max_iter: int | None = None, epochs: float | None = None,
+              metrics: Metrics | Sequence[Metrics] | Mapping[str, Metrics] | None = None,
               inputs: int = 1, early_stopping: EarlyStopping | None = None,
               snapshot_prefix: str | PathLike | None = None, dropout: str | None = None,
               **settings: Any) -> Own:
@@ -185,7 +189,9 @@ def solver_of(cls: type[Own], model: Module, loss: Callable[..., Any], optimizer
 
     loss: a module, or a function of Tensors that returns one number. metrics: {name: the same}, which tests
     compute besides the loss, averaged over the records; a function may return a float. test: a loader that
-    tests read whole, each record once, every test_interval iterations (an epoch, unless it is given).
+    tests read whole, each record once, every test_interval iterations (an epoch, unless it is given); or
+    several, as a list or as {name: loader}, each of which is a test net, in their order. These may have
+    metrics of their own: a list, or {name: {metric: function}}.
     max_iter or epochs: how far to train, counted from the beginning. early_stopping: an EarlyStopping.
     dropout: as in `Solver`. settings: fields of a solver file that no object stands for: display,
     test_interval, snapshot, iter_size, clip_gradients, ema_decay, log_gradient_norm, ... Drops follow from
@@ -201,6 +207,6 @@ def solver_of(cls: type[Own], model: Module, loss: Callable[..., Any], optimizer
     """
     if snapshot_prefix is not None:
         settings["snapshot_prefix"] = fspath(snapshot_prefix)
-    objects = Objects(model, loss, optimizer, train, test, scheduler, metrics or {}, inputs, early_stopping,
-                      max_iter, epochs, settings)
+    objects = Objects(model, loss, optimizer, train, tests_of(test, metrics), scheduler, inputs,
+                      early_stopping, max_iter, epochs, settings)
     return cls(objects, dropout=dropout, device=model.backend, dtype=model.dtype)

@@ -57,15 +57,14 @@ class Worker:
         self.process.stdout.close()
 
 
-def measure(workers, blocks, block_seconds, after_turn=None, alike=False, by_turn=False):
+def measure(workers, blocks, block_seconds, after_turn=None, alike=False):
     """Return {name: {"ms", "steps", "weight_measured", "memory_mib"}} for {name: worker}, which take turns.
 
     A turn takes `block_seconds`, but at least two steps, after two that are not counted: they wake caches and
     thread pools up again. `after_turn(name, worker, steps)` runs at the end of each. alike: all make the same
     number of steps, that of the fastest, so that those who read batches of several lengths read the same.
-    by_turn: also "turn_ms", the median of each turn, where all steps cost the same.
     """
-    counts, times, turns = {}, {name: [] for name in workers}, {name: [] for name in workers}
+    counts, times = {}, {name: [] for name in workers}
     for name, worker in workers.items():
         worker.ask("steps", 3)                              # compiles, allocates
         counts[name] = max(2, round(block_seconds / median(t for _, t in worker.ask("steps", 3))))
@@ -74,16 +73,14 @@ def measure(workers, blocks, block_seconds, after_turn=None, alike=False, by_tur
     for _ in range(blocks):
         for name, worker in workers.items():
             worker.ask("steps", 2)
-            turn = worker.ask("steps", counts[name])
-            times[name] += turn
-            turns[name].append(1e3 * median(seconds for _, seconds in turn))
+            times[name] += worker.ask("steps", counts[name])
             if after_turn:
                 after_turn(name, worker, counts[name])
     results = {}
     for name, worker in workers.items():
         seconds, measured = step_time(times[name], worker.ask("weights"))
         results[name] = {"ms": 1e3 * seconds, "steps": len(times[name]), "weight_measured": measured,
-                         "memory_mib": worker.ask("memory"), **({"turn_ms": turns[name]} if by_turn else {})}
+                         "memory_mib": worker.ask("memory")}
     return results
 
 

@@ -21,14 +21,15 @@ def sgd(model):
     return optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
 
 
-def train(device, make, launches=True, loss=None, iterations=14):
+def train(device, make, launches=True, loss=None, iterations=14, labels=Y, **settings):
     """Return {name: array} of weights and the optimizer's state after some iterations, and the solver."""
     model = nn.Sequential(nn.Linear(INPUTS, 45), nn.ReLU(), nn.ApproxDropout(0.5, groups=1),
                           nn.Linear(45, CLASSES)).to(device, "float64").set_seed(4)
     optimizer = make(model)
     scheduler = optim.schedulers.cosine(optimizer, 20, min_lr=0.001)
     solver = md.Solver.of(model, loss or nn.CrossEntropyLoss(), optimizer,
-                          DataLoader(ArrayDataset(X, Y), 6, shuffle=True), scheduler=scheduler, max_iter=20)
+                          DataLoader(ArrayDataset(X, labels), 6, shuffle=True), scheduler=scheduler,
+                          max_iter=20, **settings)
     if solver.captured is not None:
         solver.captured.launches = launches
     solver.step(iterations)
@@ -56,3 +57,51 @@ def test_a_function_of_tensors_is_not_captured(recorded_cuda):
     expected, _ = train("cpu", sgd, loss=loss, iterations=4)
     for name, value in found.items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+def averages_of(solver):
+    return {"updates": solver.ema.updates, **{name: solver.updater.backend.to_host(average)
+                                              for name, average in solver.ema.averages.items()}}
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_averages_of_the_weights(recorded_cuda, warmup):
+    """They are updated within the captured iteration, at a rate that changes with the warm-up."""
+    settings = {"ema_decay": 0.7, "ema_warmup": warmup}
+    _, solver = train(recorded_cuda(), sgd, **settings)
+    assert solver.captured.problem == "" and solver.captured.replayed >= 3
+    _, uncaptured = train(recorded_cuda(), sgd, launches=False, **settings)
+    _, expected = train("cpu", sgd, **settings)
+    found, same, close = map(averages_of, (solver, uncaptured, expected))
+    assert found["updates"] == same["updates"] == close["updates"] == 14
+    for name, average in found.items():
+        np.testing.assert_array_equal(average, same[name], err_msg=name)
+        np.testing.assert_allclose(average, close[name], rtol=1e-8, atol=1e-10, err_msg=name)
+    # What a test or a snapshot sets in their place is what later launches read.
+    with solver.ema.applied():
+        pass
+    solver.ema.load_state_dict(solver.ema.state_dict())
+    solver.step(3)
+    expected.step(3)
+    solver.settle()
+    for name, average in averages_of(expected).items():
+        np.testing.assert_allclose(averages_of(solver)[name], average, rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+def test_averages_stay_as_they_are_after_an_error(recorded_cuda):
+    """They, and how often they were updated, are those before the iteration that failed."""
+    model = nn.Sequential(nn.Linear(INPUTS, 9), nn.ReLU(), nn.Linear(9, CLASSES)).to(recorded_cuda(),
+                                                                                     "float64").set_seed(4)
+    labels = Y.copy()
+    labels[20] = CLASSES            # of the fourth batch
+    solver = md.Solver.of(model, nn.CrossEntropyLoss(), sgd(model), DataLoader(ArrayDataset(X, labels), 6),
+                          max_iter=20, ema_decay=0.7)
+    solver.step(3)
+    solver.settle()
+    before = averages_of(solver)
+    solver.step(4)                  # launched, without waiting
+    with pytest.raises(md.DataError, match="label 5 at place 2 of the batch is out of range"):
+        solver.settle()
+    assert solver.captured.problem == "" and solver.iteration == 3
+    for name, average in averages_of(solver).items():
+        np.testing.assert_array_equal(average, before[name], err_msg=name)

@@ -409,6 +409,10 @@ def test_rows_of_a_parameter_have_a_gradient_of_these_rows_alone():
     (lambda x: x.sum((0, -2)), ShapeError, "axes (0, -2) name one axis twice"),
     (lambda x: x.sum(0.5), TensorError, "an axis is a whole number, got 0.5"),
     (lambda x: x.sum(axis=1, dim=1), TensorError, "sum: dim and axis are one argument; keep one of them"),
+    (lambda x: x.softmax(0, dim=1), TensorError, "softmax: dim and axis are one argument; keep one of them"),
+    (lambda x: x.sum(keepdims=True, keepdim=True), TensorError,
+     "sum: keepdim and keepdims are one argument; keep one of them"),
+    (lambda x: x.cumsum(), TensorError, "cumsum: axis is missing; say along which"),
     (lambda x: x.max(1), TensorError, "max(x, axis=...) takes axis and keepdims, by name, and returns the "
      "entries alone; their places are argmax(x, axis=...), and the maximum of two tensors is maximum(a, b)"),
     (lambda x: x.min(dim=1), TensorError, "min(x, axis=...) takes axis and keepdims"),

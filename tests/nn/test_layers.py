@@ -266,11 +266,11 @@ MISTAKES = {
     "6)": lambda: nn.Sequential(nn.Conv2d(4, 2, 9)).to("cpu")(IMAGES),
     "Sequential: layer 'drop' (ApproxDropout): rate (dropout_ratio) must lie in [0, 1), got 1.0":
         lambda: nn.Sequential(drop=nn.ApproxDropout(1.0)).to("cpu")(VECTORS),
-    "ApproxDropout: reshuffle_interval permutes weights": lambda: nn.ApproxDropout(reshuffle_interval=5),
-    "ApproxDropout: reshuffle_interval permutes weights and the history of their updates, which a Solver":
-        lambda: nn.Layer("ApproxDropout", reshuffle_interval=5),
-    "ApproxDropout: reshuffle_interval permutes weights and the history":
-        lambda: nn.ApproxDropout(approx_dropout_param={"reshuffle_interval": 5}),
+    "2: reshuffle_interval permutes weights and the history of their updates, which a Solver does and a loop":
+        lambda: nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.ApproxDropout(reshuffle_interval=5),
+                              nn.Linear(8, 2)).to("cpu")(np.zeros((4, 12), np.float32)),
+    "ApproxDropout: layer 'approxdropout' (ApproxDropout): reshuffle_interval cannot permute the units above":
+        lambda: nn.ApproxDropout(approx_dropout_param={"reshuffle_interval": 5}).to("cpu")(np.zeros((4, 8))),
     "LSTM: layer 'lstm' (LSTM): hidden_dropout: the units of a recurrent layer cannot be permuted":
         lambda: nn.LSTM(8, 2, hidden_dropout={"reshuffle_interval": 5}).to("cpu")(SEQUENCE),
     "unknown filler 'mrsa'; did you mean 'msra'":

@@ -184,9 +184,3 @@ def test_a_forged_number_of_updates_is_refused(tmp_path):
     write_snapshot(tmp_path / "b.h5", Snapshot(read.arrays, {**read.attrs, "ema_updates": -1}))
     with pytest.raises(SnapshotError, match="expected ema_updates to be an integer from 0 on, got -1"):
         solver.restore(tmp_path / "b.h5")
-
-
-def test_on_a_gpu_such_a_solver_runs_uncaptured():
-    from minidrop.solver.capturable import problem_of
-    assert problem_of(make("base_lr: 0.1 ema_decay: 0.5", LINE)) == (
-        "with ema_decay the averages of the weights are updated layer by layer")

@@ -67,7 +67,7 @@ FILE = f"""
              include {{ phase: TEST }} }}"""
 
 
-@in_turn("drop", [{}, {"pattern": "ROW"}, {"dropout_ratio": 0.3, "groups": 4}])
+@in_turn("drop", [{}, {"pattern": "ROW", "reshuffle_interval": 3}, {"dropout_ratio": 0.3, "groups": 4}])
 def test_it_equals_the_solver_of_a_file(drop):
     """Weights, histories, averages, tests, display and gradient norms of a run with all of them."""
     text = FILE % " ".join(f"{name}: {value!r}" for name, value in drop.items())
@@ -102,6 +102,87 @@ def test_it_equals_the_solver_of_a_file(drop):
     for name, history in file.updater.history.items():
         np.testing.assert_array_equal(history, objects.updater.history[name])
     assert objects.net.parameters()["0/weight"] is model[0].weight
+
+
+@in_turn("named", (True, False))
+def test_several_tests_equal_the_test_nets_of_a_file(named):
+    """Each with its own records and outputs, also told in their order; batches of 20, the last smaller."""
+    text = FILE % "" + """
+        layer { name: "two" type: "Accuracy" bottom: "ip2" bottom: "label" top: "two"
+                accuracy_param { top_k: 2 } include { phase: TEST stage: "second" } }"""
+    second = {"phase": "TEST", "stage": ["second"]}
+    nets = [parse_net(text.replace(f"batch_size: {BATCH}", f"batch_size: {size}")).message
+            for size in (BATCH, 20, 20)]
+    settings = {"test_interval": 2, "ema_decay": 0.9, "max_iter": 6, "random_seed": SEED}
+    file = md.Solver(md.SolverParameter(
+        train_net_param=nets[0], test_net_param=nets[1:], test_state=[{}, second], base_lr=0.1,
+        lr_policy="fixed", momentum=0.9, weight_decay=0.01, test_iter=[-1, -1], **settings), device="cpu")
+    data = (X[:48], Y[:48]), (X[:30], Y[:30]), (X[7:], Y[7:])
+    for net, (x, y) in zip((file.net, *file.test_nets), data, strict=True):
+        net.set_input_arrays(x.reshape(len(x), INPUTS, 1, 1), y)
+    model = mlp()
+    train, *tests = (DataLoader(ArrayDataset(*own), size, shuffle=False)
+                     for own, size in zip(data, (BATCH, 20, 20), strict=True))
+    metrics = [{"accuracy": nn.Accuracy()}, {"accuracy": nn.Accuracy(), "two": nn.Accuracy(top_k=2)}]
+    del settings["random_seed"]
+    if named:
+        tests, metrics = (dict(zip("ab", own, strict=True)) for own in (tests, metrics))
+    objects = solver_of(model, sgd(model), train, test=tests, metrics=metrics, **settings)
+    told = []
+    for solver in (file, objects):
+        told.append([])
+        solver.add_callback(lambda event, said=told[-1]: said.append(
+            (event.kind, event.iteration, event.net, event.values)))
+    values = [solver.solve() for solver in (file, objects)]
+    assert told[0] == told[1] and values[0] == values[1]
+    assert [(net, sorted(means)) for kind, at, net, means in told[1] if kind == "test" and at == 2] == [
+        (0, ["accuracy", "loss"]), (1, ["accuracy", "loss", "two"])]
+    if named:
+        assert [net.config.message.name for net in objects.test_nets] == ["a", "b"]
+
+
+def test_metrics_of_all_tests_and_of_one():
+    tests = {"a": loader(False, 20), "b": loader(False, 10, 30)}
+    for metrics, outputs in (({"right": nn.Accuracy()}, [["loss", "right"], ["loss", "right"]]),
+                             ({"b": {"right": nn.Accuracy()}}, [["loss"], ["loss", "right"]]),
+                             (None, [["loss"], ["loss"]])):
+        model = mlp()
+        solver = solver_of(model, sgd(model), test=tests, metrics=metrics)
+        assert [sorted(net.outputs) for net in solver.test_nets] == outputs
+        # Each is the test of a Solver that has it alone.
+        for i, (name, one) in enumerate(tests.items()):
+            alone = solver_of(model, sgd(model), test=one, metrics={"right": nn.Accuracy()}).test()
+            found = solver.test(i)
+            assert found == {key: alone[key] for key in found}, name
+
+
+def reshuffled(path=None):
+    model = mlp(pattern="ROW", reshuffle_interval=3)
+    return solver_of(model, sgd(model), snapshot_prefix=path, ema_decay=0.9)
+
+
+def test_a_drop_that_reshuffles_is_trained_by_a_solver(tmp_path):
+    """A resumed run permutes as the uninterrupted one; evaluation goes on, a loop by hand is refused."""
+    solver = reshuffled(tmp_path / "run")
+    model = solver.source.model
+    before = model[0].weight.data.copy()
+    [*moves] = solver.net.due_permutations(3)
+    assert any(parameter is model[0].weight for parameter, *_ in moves) and len(moves) == 3
+    solver.step(5)
+    path = solver.snapshot()
+    scores = model.eval()(X).numpy()
+    assert not np.array_equal(before, model[0].weight.data)
+    solver.step(5)
+    other = reshuffled()
+    other.restore(path)
+    np.testing.assert_array_equal(other.source.model.eval()(X).numpy(), scores)
+    other.step(5)
+    for ours, theirs in zip(model.parameters(), other.source.model.parameters(), strict=True):
+        np.testing.assert_array_equal(ours.data, theirs.data)
+    assert_same(solver.ema.averages, other.ema.averages)
+    with pytest.raises(md.ConfigError, match="a Solver does and a loop by hand cannot; train with Solver.of"):
+        model.train()(X)
+    assert model.net_for(X).reshuffles
 
 
 def groups(kind, **options):
@@ -606,6 +687,14 @@ MISTAKES = [
     (lambda: broken(optimizer=lambda _: "sgd"), "optimizer: expected one of md.optim, got str"),
     (lambda: broken(train=[(X, Y)]), "train: expected a DataLoader, got list"),
     (lambda: broken(test=X), "test: expected a DataLoader or None, got ndarray"),
+    (lambda: broken(test=[]), "test: expected one or more loaders, got an empty list; None is for no test"),
+    (lambda: broken(test=[loader(), X]), "test 1: expected a DataLoader, got ndarray"),
+    (lambda: broken(test={"": loader()}), "test: expected names of loaders, got ''"),
+    (lambda: broken(test=[loader()], metrics=[{}, {}]), "metrics: expected those of each test, 0, got 0, 1"),
+    (lambda: broken(test={"a": loader()}, metrics={"b": {}}), "expected those of each test, 'a', got 'b'"),
+    (lambda: broken(test={"a": loader(), "b": loader()}, metrics={"a": {}, "b": squares}),
+     "metrics: expected {name: function} for test 'b', got function"),
+    (lambda: broken(test=loader(), metrics=3), "metrics: expected {name: function}, got int"),
     (lambda: broken(scheduler="cosine"), "scheduler: expected one of md.optim.schedulers, got str"),
     (lambda: broken(scheduler=other_scheduler()), "scheduler: it is that of another optimizer"),
     (lambda: broken(loss="mse"), "loss: expected a module or a function, got str"),

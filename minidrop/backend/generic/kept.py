@@ -108,7 +108,9 @@ class KeptSets:
         ids = self.to_host(ids)
         order = np.argsort(ids, kind="stable")      # stable: the places of one row stay in their order
         ordered = ids[order]
-        starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+        is_first = np.ones(len(ordered), bool)
+        np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
+        starts = np.flatnonzero(is_first)
         return self.sum_groups(x, order, starts), Kept.of(ordered[starts], rows)
 
     def sum_groups(self, x: np.ndarray, order: np.ndarray, starts: np.ndarray) -> np.ndarray:

@@ -1,62 +1,68 @@
-"""bench_nn.py: both sides compute the same, bit for bit, and a short run prints a table."""
+"""bench_nn.py: both sides compute the same, bit for bit, and pairs tell small differences."""
 
-import contextlib
-import io
-import re
+import json
 
 import numpy as np
+import pytest
 from programs import run_here
 
+SMALL = {"Perceptron": {"rows": 16, "hidden": 64, "shapes": [[16, 784], [16]]},
+         "LanguageModel": {"steps": 4, "streams": 3, "units": 16, "words": 20, "shapes": [[4, 3]] * 3},
+         "LeNet": {"images": 4, "shapes": [[4, 1, 28, 28], [4]]},
+         "SmallGPT": {"steps": 4, "streams": 3, "words": 20, "shapes": [[4, 3]] * 2,
+                      "size": {"width": 16, "heads": 2, "blocks": 2, "deviation": 0.2}}}
 
-def test_both_sides_compute_the_same(scripts, monkeypatch):
-    bench = scripts.bench_nn
-    for name, value in {"rows": 16, "hidden": 64, "shapes": [[16, 784], [16]]}.items():
-        monkeypatch.setattr(bench.Perceptron, name, value)
-    for name, value in {"steps": 4, "streams": 3, "units": 16, "words": 20, "shapes": [[4, 3]] * 3}.items():
-        monkeypatch.setattr(bench.LanguageModel, name, value)
-    for net in bench.NETS:
+
+@pytest.fixture
+def bench(scripts, monkeypatch):
+    for kind, values in SMALL.items():
+        for name, value in values.items():
+            monkeypatch.setattr(getattr(scripts.bench_nn, kind), name, value)
+    return scripts.bench_nn
+
+
+def test_both_sides_compute_the_same(bench):
+    for net, drops in {"mlp": 2, "lstm": 2, "lenet": 1, "gpt": 2}.items():
         own, other = bench.NetSteps(net, 0.5), bench.ModuleSteps(net, 0.5)
         for _ in range(3):
-            assert own.step() == other.step() == ""
+            own.step()
+            other.step()
             assert own.loss == other.loss
-        for mine, theirs in zip(own.parameters, other.parameters, strict=True):
-            np.testing.assert_array_equal(mine.data, theirs.data, err_msg=mine.name)
-        assert len(own.net.plan.drops) == 2
+        theirs = {f"{module.layer_name}/{name}": parameter for module in other.model.modules()
+                  for name, parameter in module.own_parameters().items()}
+        assert len(own.parameters) == len(other.parameters)
+        for name, mine in own.net.parameters().items():
+            np.testing.assert_array_equal(mine.data, theirs[name].data, err_msg=name)
+        assert len(own.net.plan.drops) == drops
 
 
-def test_a_short_run_prints_a_table(scripts, monkeypatch, tmp_path):
-    class Here:
-        def __init__(self, script, *arguments):
-            self.arguments = arguments
-
-        def close(self):
-            pass
-    monkeypatch.setattr(scripts.bench_nn, "Worker", Here)
-    monkeypatch.setattr(scripts.bench_nn, "measure", lambda workers, blocks, seconds, by_turn: {
-        who: {"ms": 2.0 + (who == "module"), "turn_ms": [2.0, 2.5 + (who == "module")]} for who in workers})
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        scripts.bench_nn.main(["--nets", "mlp", "--json", str(tmp_path / "nn.json")])
-    assert re.fullmatch(r"net +net ms +module ms +module/net +of turns\n"
-                        r"mlp +2\.00 +3\.00 +1\.50x +1\.00 - 1\.40x\n", out.getvalue())
-    assert (tmp_path / "nn.json").read_text().count('"ms"') == 2
+def test_a_short_run_prints_a_table(bench, scripts, tmp_path, capsys):
+    bench.main(["--nets", "mlp", "gpt", "--seconds", "0", "--json", str(tmp_path / "nn.json")])
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["net", "net", "ms", "module", "ms", "module", "/", "net"]
+    assert [line.split()[0] for line in lines] == ["mlp", "gpt"] and "20 pairs" in lines[0]
+    found = json.loads((tmp_path / "nn.json").read_text())
+    assert found["rate"] == 0.5 and found["nets"]["gpt"]["pairs"] == 20
     help_text = run_here(scripts.folder / "bench_nn.py", "--help")
-    assert help_text.returncode == 0 and "--block-seconds" in help_text.stdout
+    assert help_text.returncode == 0 and "--block" in help_text.stdout
 
 
-def test_turns_are_told_apart(scripts):
-    class Worker:
-        def __init__(self, seconds):
-            self.seconds, self.asked = iter(seconds), 0
+def test_pairs_take_turns_and_tell_a_small_difference(scripts):
+    """The machine is three times as slow half of the time; the second method takes 3 % longer."""
+    now, order, rng = [0.0], [], np.random.default_rng(1)
 
-        def ask(self, command, count=0):
-            if command == "steps":
-                self.asked += 1
-                # 3 + 3 steps, then in each turn two that do not count
-                second = next(self.seconds) if self.asked > 2 and self.asked % 2 == 0 else 0.01
-                return [["", second]] * count
-            return {"": 1.0} if command == "weights" else 5.0
-
-    results = scripts.in_turn.measure({"a": Worker([0.25, 0.5, 0.75])}, 3, 0.05, by_turn=True)
-    assert results["a"]["turn_ms"] == [250, 500, 750] and results["a"]["ms"] == 500
-    assert "turn_ms" not in scripts.in_turn.measure({"a": Worker([0.25])}, 1, 0.05)["a"]
+    def step(which, seconds):
+        def run():
+            order.append(which)
+            slow = 3.0 if int(now[0] / 0.5) % 2 else 1.0
+            now[0] += slow * seconds * rng.uniform(0.99, 1.01)
+        return run
+    pairs = scripts.in_pairs.in_pairs(step("a", 0.01), step("b", 0.0103), 4.0, 2, clock=lambda: now[0])
+    assert order[:8] == [*"bbaa", *"aabb"] and len(pairs) > 50
+    found = scripts.in_pairs.ratios_of(pairs)
+    assert found.interval[0] < found.median < found.interval[1]
+    assert found.interval[0] > 1.02 and found.interval[1] < 1.04
+    assert found.quartiles[0] <= found.median <= found.quartiles[1]
+    assert found == scripts.in_pairs.ratios_of(pairs)           # the same draws each time
+    assert len(scripts.in_pairs.in_pairs(step("a", 1.0), step("b", 1.0), 0.0, least=5,
+                                         clock=lambda: now[0])) == 5
