@@ -39,17 +39,23 @@ def present(thread: int, threads: int) -> int:
 @jit
 def pack(W: np.ndarray, transpose: Any, panels: Any, first: Any, last: Any) -> None:
     """panels[j, k, c] = op(W)[k, j columns + c], 0 beyond its columns; op(W) = W^T if `transpose`."""
-    columns = panels.shape[2]
+    columns, depth = panels.shape[2], panels.shape[1]
     count = W.shape[0] if transpose else W.shape[1]
     for j in range(first, last):
         panel, begin = panels[j], j * columns
         there = min(columns, count - begin)
-        for k in range(panel.shape[0]):
-            row = panel[k]
-            for c in range(there):
-                row[c] = W[begin + c, k] if transpose else W[k, begin + c]
-            for c in range(there, columns):
-                row[c] = 0
+        if transpose:
+            part = W[begin:begin + there]       # counting from 0 saves the loop a check for negative indices
+            for k in range(depth):
+                for c in range(there):
+                    panel[k, c] = part[c, k]
+        else:
+            part = W[:, begin:begin + there]
+            for k in range(depth):
+                for c in range(there):
+                    panel[k, c] = part[k, c]
+        if there < columns:
+            panel[:, there:] = 0
 
 
 @jit

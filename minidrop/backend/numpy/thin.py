@@ -49,7 +49,7 @@ class Packed:
 class ThinProducts(Backend):
     """`thin_operand` and `thin_gemm`."""
 
-    def thin_operand(self, b: np.ndarray, trans_b: bool = False, rows: int = 1, uses: int = 1):
+    def thin_operand(self, b: np.ndarray, trans_b: bool, rows: int, uses: int) -> np.ndarray | Packed:
         form = None
         if uses >= LEAST_USES and 1 < rows <= THIN and b.size >= LEAST_WEIGHTS and b.dtype.char in "fd":
             form = form_of(rows, b.dtype)
