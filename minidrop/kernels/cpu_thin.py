@@ -1,13 +1,13 @@
 """Products of thin matrices, of a few rows, with weights that are packed once for many of them.
 
-BLAS packs the weights anew in every product; for 20 rows that takes as long as the product. Here `pack` writes
-op(W) as panels, each all rows of a few vectors of columns, and a product goes through each panel once. Every
-entry of the result is one sum in the order of the inner axis, however wide the vectors are and whoever computes
-it: the result is the same to the last bit with any number of threads.
+BLAS packs the weights anew in every product; for 20 rows that takes as long as the product. Here `pack`
+writes op(W) as panels, each all rows of a few vectors of columns, and a product goes through each panel once.
+Every entry of the result is one sum in the order of the inner axis, however wide the vectors are and whoever
+computes it: the result is the same to the last bit with any number of threads.
 
-Two products of a sequence are some 0.1 ms apart, too short for threads that sleep in between. The threads that
-help (`serve`) wait in compiled code, as BLAS's do, and leave after 0.2 ms without work. Nobody has to come: all
-that is left is taken by who is there.
+Two products of a sequence are some 0.1 ms apart, too short for threads that sleep in between. The threads
+that help (`serve`) wait in compiled code, as BLAS's do, and leave after 0.2 ms without work. Nobody has to
+come: all that is left is taken by who is there.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""What Numba lacks, as LLVM instructions: a block of a product in vector registers, and words shared by threads.
+"""What Numba lacks, as LLVM instructions: a block of a product in registers, and words that threads share.
 
 The vectors are as wide as the machine's registers, 512 bits with AVX-512 and 256 with AVX2 and FMA; elsewhere
 `lanes` is 0, and nobody calls `add_products`.
@@ -22,9 +22,11 @@ def _bits():
     features = numba.config.CPU_FEATURES
     if features is None and numba.config.CPU_NAME in (None, "host"):
         found = {name for name, has in binding.get_host_cpu_features().items() if has}
-    else:           # NUMBA_CPU_NAME without features is a processor that we know, or one without vectors
+    else:           # NUMBA_CPU_NAME without NUMBA_CPU_FEATURES: "haswell", or nothing is known
         known = "+avx2,+fma" if features is None and numba.config.CPU_NAME == "haswell" else features or ""
         found = {name[1:] for name in known.split(",") if name.startswith("+")}
+    if numba.config.DISABLE_JIT:
+        return 0
     if not binding.get_process_triple().startswith(("x86_64", "i686")) or "fma" not in found:
         return 0
     return 512 if {"avx512f", "avx512vl"} <= found else 256 if "avx2" in found else 0
@@ -47,8 +49,9 @@ def add_products(context: Any, a: Any, panel: Any, y: Any, stride: Any, depth: A
                  form: Any) -> Any:
     """y[r, c] = the sum over k < depth of a[k, r] panel[k, c], in the order of k, each term by one FMA.
 
-    a, panel, y: addresses; stride: of the rows of y, in numbers; depth >= 1; zero: a number of their type; form:
-    tuples as long as there are rows, vectors in a row, and numbers in a vector. All sums stay in registers.
+    a, panel, y: addresses; stride: of the rows of y, in numbers; depth >= 1; zero: a number of their type;
+    form: tuples as long as there are rows, vectors in a row, and numbers in a vector. All sums stay in
+    registers.
     """
     rows, vectors, width = (len(one) for one in form.types)
     columns = vectors * width

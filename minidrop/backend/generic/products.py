@@ -53,7 +53,7 @@ class Products:
                 else self.xp.multiply(x, x.dtype.type(factor), out=self.empty(x.shape, x.dtype)))
 
     def thin_operand(self, b: np.ndarray, trans_b: bool, rows: int, uses: int) -> Any:
-        """Return b in the form that is best for `uses` calls of thin_gemm(a, b, trans_b), `a` of that many rows.
+        """Return b in the form that is best for `uses` calls of `thin_gemm` with it, `rows` rows each.
 
         It holds what b is now, and only `thin_gemm` with the same `trans_b` may read it.
         """

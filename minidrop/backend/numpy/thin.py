@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minidrop.backend.generic import Backend
+from minidrop.errors import ShapeError
 from minidrop.kernels import threads
 
 if TYPE_CHECKING:
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 THIN = 32                   # rows
 LEAST_USES = 8              # of packed weights
 LEAST_WEIGHTS = 1 << 14
-# How many rows of a product stay in registers, beside how many vectors of columns: the accumulators leave two of
-# the 32 registers of AVX-512, of the 16 of AVX2, for weights and a factor, and are enough to hide the latency of
-# an FMA. Odd numbers are left out where one more costs little: each is compiled for itself.
+# How many rows of a product stay in registers, and of each how many vectors. The sums leave room among the
+# 32 registers of AVX-512, the 16 of AVX2, for weights and a factor, and are enough to hide the latency of an
+# FMA. Odd numbers are left out where one more costs little: each is compiled for itself.
 _FORMS = {512: [(rows, 1) for rows in range(24, 13, -2)] + [(12, 2), (10, 2), (8, 2), (6, 4), (4, 4)],
           256: [(6, 2), (5, 2), (4, 3)]}
 
@@ -67,8 +68,8 @@ class ThinProducts(Backend):
     def _packed_product(self, a, b, trans_b):
         from minidrop.kernels.crew import crew
         if trans_b != b.transpose or a.shape[1] != b.depth or a.dtype != b.panels.dtype:
-            raise ValueError(f"thin_gemm: a {a.shape} of {a.dtype} times weights {b.shape} of {b.panels.dtype} that "
-                             f"were packed {'' if b.transpose else 'not '}transposed")
+            raise ShapeError(f"thin_gemm: a {a.shape} of {a.dtype} times{' transposed' * trans_b} weights, "
+                             f"but {b.shape} of {b.panels.dtype} were packed{' transposed' * b.transpose}")
         a = a if a.flags.c_contiguous else np.ascontiguousarray(a)
         blocks = -(-a.shape[0] // b.height)
         at = self.empty((blocks, b.depth, b.height), a.dtype)
