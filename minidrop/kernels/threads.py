@@ -13,6 +13,7 @@ import os
 import queue
 import sys
 import threading
+from array import array
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -76,6 +77,8 @@ COUNT = _thread_count()
 _LEAST_ELEMENTS = 3 << 19
 _tasks = queue.SimpleQueue()   # (kernel, arguments, where to put None or the exception)
 _workers = []
+# Changes with every call of `by_rows`: a thread that waits for other work in compiled code leaves then.
+interrupts = array("q", [0])
 _here = threading.local()     # is_worker: whether this thread is one of them
 _noticed = False
 
@@ -110,12 +113,11 @@ def by_rows(kernel: Callable, rows: int, elements: int, *args: Any) -> None:
     """
     parts = min(COUNT, rows) if elements >= _LEAST_ELEMENTS else 1
     # Within a part of other work nobody may be left to take a task: the one who waits for it is waited for.
-    if parts < 2 or getattr(_here, "is_worker", False):
+    if parts < 2 or is_worker():
         kernel(*args, 0, rows)
         return
-    while len(_workers) < COUNT - 1:
-        _workers.append(threading.Thread(target=_work, name="minidrop-kernel", daemon=True))
-        _workers[-1].start()
+    _start_workers()
+    interrupts[0] += 1
     bounds = [rows * part // parts for part in range(parts + 1)]
     done = queue.SimpleQueue()
     for part in range(1, parts):
@@ -127,6 +129,23 @@ def by_rows(kernel: Callable, rows: int, elements: int, *args: Any) -> None:
     for error in errors:
         if error is not None:
             raise error
+
+
+def ask(kernel: Callable, *args: Any) -> None:
+    """Have a thread call kernel(*args) when it is free; nobody waits for it, and it must not fail."""
+    _start_workers()
+    _tasks.put((kernel, args, queue.SimpleQueue()))
+
+
+def is_worker() -> bool:
+    """Whether the thread that asks is one of those that compute a part of other work."""
+    return getattr(_here, "is_worker", False)
+
+
+def _start_workers():
+    while len(_workers) < COUNT - 1:
+        _workers.append(threading.Thread(target=_work, name="minidrop-kernel", daemon=True))
+        _workers[-1].start()
 
 
 def by_parts(work: Callable, parts: int, elements: int) -> None:

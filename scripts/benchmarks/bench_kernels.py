@@ -141,6 +141,21 @@ def sequences(rows=4096, units=1024, heads=16):
     yield "add_to_samples", what, lambda b: b.add_kept(total, part, kept, 2)
 
 
+def thin_products(steps=35, streams=20, units=650):
+    """As `cases`, of the state's products of an LSTM over a sequence, its weights packed for them."""
+    rng = np.random.default_rng(4)
+    W = rng.standard_normal((4 * units, units), np.float32)
+    h, d = (rng.standard_normal((streams, columns), np.float32) for columns in (units, 4 * units))
+
+    def products(backend, x, transpose):
+        weights = backend.thin_operand(W, transpose, streams, steps)
+        for _ in range(steps):
+            backend.thin_gemm(x, weights, transpose)
+
+    yield "pack, lead", f"{steps} times x {streams}x{units} W^T", lambda b: products(b, h, True)
+    yield "pack, lead", f"{steps} times d {streams}x{4 * units} W", lambda b: products(b, d, False)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--json", metavar="FILE")
@@ -150,7 +165,7 @@ def main():
     print(backends["kernel"].describe())
     print(f"{'kernel':<18} {'what':<52} {'NumPy ms':>9} {'kernel ms':>9} {'ratio':>6}")
     table = []
-    for kernel, what, run in (*cases(), *normalizations(), *windows(), *sequences()):
+    for kernel, what, run in (*cases(), *normalizations(), *windows(), *sequences(), *thin_products()):
         timings = measure_steps({name: partial(run, backend) for name, backend in backends.items()},
                                 options.repeat, 3, 1)
         slow, fast = (1e3 * timing.median for timing in timings.values())

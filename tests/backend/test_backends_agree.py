@@ -1090,6 +1090,20 @@ def test_thin_gemm(backend, array, close, trans_b, rows, inner, columns, layout)
 
 
 @memory
+@in_turn("trans_b", [False, True])
+def test_thin_operand(backend, array, close, trans_b, layout):
+    """Weights large enough to be packed; see also test_thin_products.py."""
+    a, b = array((20, 129), layout), array((131, 129) if trans_b else (129, 131), layout)
+    expected = a.astype(float) @ (b.T if trans_b else b).astype(float)
+    for on in (backend, GENERIC):
+        operand = on.thin_operand(on.asarray(b), trans_b, 20, 8)
+        for _ in range(2):
+            got = on.thin_gemm(on.asarray(a), operand, trans_b)
+            assert got.shape == (20, 131) and got.dtype == a.dtype
+            close(on.to_host(got), expected)
+
+
+@memory
 @in_turn("shape", [(1, 1), (129, 7), (0, 3), (3, 0)])
 def test_add_to_rows(backend, array, shape, layout):
     y, b = array(shape), array(shape[1:], layout)

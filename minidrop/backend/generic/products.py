@@ -52,8 +52,18 @@ class Products:
         return (x if factor == 1
                 else self.xp.multiply(x, x.dtype.type(factor), out=self.empty(x.shape, x.dtype)))
 
+    def thin_operand(self, b: np.ndarray, trans_b: bool, rows: int, uses: int) -> Any:
+        """Return b in the form that is best for `uses` calls of `thin_gemm` with it, `rows` rows each.
+
+        It holds what b is now, and only `thin_gemm` with the same `trans_b` may read it.
+        """
+        return b
+
     def thin_gemm(self, a: Matrix | np.ndarray, b: Any, trans_b: bool = False) -> Any:
-        """Return a op(b), as `gemm` does, for an `a` with few rows; the result may be column-major."""
+        """Return a op(b), as `gemm` does, for an `a` with few rows; the result may lie in memory in any way.
+
+        b: a matrix, or what `thin_operand` made of one.
+        """
         return self.gemm(a, b, trans_b=trans_b)
 
     def pays(self, rows: float, kept_share: float, calls: int = 1, held: int = 1, split: float = 0) -> bool:

@@ -14,6 +14,7 @@ from minidrop.backend.numpy.convolution import Convolutions
 from minidrop.backend.numpy.norm import Normalization
 from minidrop.backend.numpy.pool import BufferPool
 from minidrop.backend.numpy.pooling import Pooling
+from minidrop.backend.numpy.thin import ThinProducts
 from minidrop.backend.numpy.update import Updates
 from minidrop.kept import KeptByGroup
 from minidrop.kernels import threads
@@ -22,11 +23,10 @@ if TYPE_CHECKING:
     from minidrop.kept import Kept
 
 _CHUNK_BYTES = 1 << 19      # an array of this size and its result fit into a core's own cache
-_THIN = 32                  # rows
 _LONG_RUN = 16              # neighbours; runs of 15 take half as long again as entry by entry, of 16 half
 
 
-class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
+class NumpyBackend(Updates, Convolutions, Pooling, Normalization, ThinProducts, Backend):
     """The host. Large arrays come from a pool; products write into them with `out=`, so none is allocated."""
 
     name = "cpu"
@@ -77,13 +77,6 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Backend):
             return np.matmul(a, b, out=out)
         # dot, not matmul: it passes a transposed operand to BLAS without a copy, and has a case for A A^T.
         return np.dot(a, b, out=self.empty((a.shape[0], b.shape[1]), a.dtype) if out is None else out)
-
-    def thin_gemm(self, a: np.ndarray, b: np.ndarray, trans_b: bool = False) -> np.ndarray:
-        if a.shape[0] > _THIN:
-            return self.gemm(a, b, trans_b=trans_b)
-        # Transposed: OpenBLAS is a quarter faster if the short side is the inner axis of the result.
-        b = b if trans_b else b.T
-        return np.dot(b, a.T, out=self.empty((b.shape[0], a.shape[0]), a.dtype)).T
 
     def add_to_rows(self, y: np.ndarray, b: np.ndarray) -> None:
         def some(first, last):

@@ -1,0 +1,78 @@
+"""Thin products: a few rows times weights that many products share, packed once for all of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minidrop.backend.generic import Backend
+from minidrop.errors import ShapeError
+from minidrop.kernels import threads
+
+if TYPE_CHECKING:
+    from minidrop.backend.numpy.backend import NumpyBackend
+
+THIN = 32                   # rows
+LEAST_USES = 8              # of packed weights
+LEAST_WEIGHTS = 1 << 14
+# How many rows of a product stay in registers, and of each how many vectors. The sums leave room among the
+# 32 registers of AVX-512, the 16 of AVX2, for weights and a factor, and are enough to hide the latency of an
+# FMA. Odd numbers are left out where one more costs little: each is compiled for itself.
+_FORMS = {512: [(rows, 1) for rows in range(24, 13, -2)] + [(12, 2), (10, 2), (8, 2), (6, 4), (4, 4)],
+          256: [(6, 2), (5, 2), (4, 3)]}
+
+
+def form_of(rows: int, dtype: np.dtype) -> tuple | None:
+    """Return (rows, vectors, numbers of a vector) of the blocks of a product, None without wide vectors."""
+    from minidrop.kernels import vectors
+    lanes = vectors.lanes(dtype)
+    if not lanes:
+        return None
+    # The fewest rows that are computed for nothing; then the fewest passes over the weights.
+    height, count = min(_FORMS[vectors.BITS], key=lambda form: (-(-rows // form[0]) * form[0], -form[0]))
+    return height, count, lanes
+
+
+class Packed:
+    """op(W) in panels for `thin_gemm`; `shape` and `size` are those of W."""
+
+    def __init__(self, backend: NumpyBackend, W: np.ndarray, transpose: bool, form: tuple):
+        from minidrop.kernels.cpu_thin import pack
+        self.shape, self.size, self.transpose = W.shape, W.size, transpose
+        self.depth, self.columns = W.shape[::-1] if transpose else W.shape
+        self.height, width = form[0], form[1] * form[2]
+        self.form = tuple((None,) * length for length in form)
+        self.panels = backend.empty((-(-self.columns // width), self.depth, width), W.dtype)
+        threads.by_rows(pack, self.panels.shape[0], 4 * W.size, W, transpose, self.panels)
+
+
+class ThinProducts(Backend):
+    """`thin_operand` and `thin_gemm`."""
+
+    def thin_operand(self, b: np.ndarray, trans_b: bool, rows: int, uses: int) -> np.ndarray | Packed:
+        form = None
+        if uses >= LEAST_USES and 1 < rows <= THIN and b.size >= LEAST_WEIGHTS and b.dtype.char in "fd":
+            form = form_of(rows, b.dtype)
+        return b if form is None else Packed(self, b, trans_b, form)
+
+    def thin_gemm(self, a: np.ndarray, b: np.ndarray | Packed, trans_b: bool = False) -> np.ndarray:
+        if isinstance(b, Packed):
+            return self._packed_product(a, b, trans_b)
+        if a.shape[0] > THIN:
+            return self.gemm(a, b, trans_b=trans_b)
+        # Transposed: OpenBLAS is a quarter faster if the short side is the inner axis of the result.
+        b = b if trans_b else b.T
+        return np.dot(b, a.T, out=self.empty((b.shape[0], a.shape[0]), a.dtype)).T
+
+    def _packed_product(self, a, b, trans_b):
+        from minidrop.kernels.crew import crew
+        if trans_b != b.transpose or a.shape[1] != b.depth or a.dtype != b.panels.dtype:
+            raise ShapeError(f"thin_gemm: a {a.shape} of {a.dtype} times{' transposed' * trans_b} weights, "
+                             f"but {b.shape} of {b.panels.dtype} were packed{' transposed' * b.transpose}")
+        a = a if a.flags.c_contiguous else np.ascontiguousarray(a)
+        blocks = -(-a.shape[0] // b.height)
+        at = self.empty((blocks, b.depth, b.height), a.dtype)
+        y = self.empty((blocks * b.height, b.panels.shape[0] * b.panels.shape[2]), a.dtype)
+        crew.multiply(a, at, b.panels, y, b.form)
+        return y[:a.shape[0], :b.columns]

@@ -1,0 +1,57 @@
+"""The threads of `threads`, for thin products that follow each other closely; see cpu_thin.py."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+
+import numpy as np
+
+from minidrop.kernels import threads
+from minidrop.kernels.cpu_thin import board, lead, present, serve
+
+_LEAST_TERMS = 1 << 21      # of a product that a second thread makes faster
+
+
+class Crew:
+    """Who computes thin products together: a thread that leads, and those that serve it."""
+
+    def __init__(self):
+        self._lock = threading.Lock()       # held by who leads
+        self._board, self._tickets = board(threads.COUNT), itertools.count(1)
+        self._interrupts = np.frombuffer(threads.interrupts, np.int64)
+        self._kinds = {}
+
+    def multiply(self, a: np.ndarray, at: np.ndarray, packed: np.ndarray, y: np.ndarray,
+                 form: tuple) -> None:
+        """y = a op(W) with op(W) packed; see `cpu_thin.lead`."""
+        zero = y.dtype.type(0)
+        terms = y.shape[0] * packed.size
+        if threads.COUNT < 2 or terms < _LEAST_TERMS or threads.is_worker() or not self._lock.acquire(False):
+            lead(board(1), 1, 0, 1, a, at, packed, y, zero, form)
+            return
+        try:
+            kind = self._kinds.setdefault((y.dtype.char, *map(len, form)), len(self._kinds))
+            members = min(threads.COUNT, packed.shape[0])
+            for thread in range(1, members):
+                place = present(thread, threads.COUNT)
+                if not self._board[place]:
+                    self._board[place] = 1
+                    threads.ask(serve, self._board, thread, kind, place, self._interrupts,
+                                threads.interrupts[0], zero, form)
+            lead(self._board, next(self._tickets), kind, members, a, at, packed, y, zero, form)
+        finally:
+            self._lock.release()
+
+
+crew = Crew()
+
+
+def _renew():
+    """A forked child has none of its parent's threads, and one of them may have led."""
+    crew.__init__()  # type: ignore[misc]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)

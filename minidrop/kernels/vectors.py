@@ -1,0 +1,177 @@
+"""What Numba lacks, as LLVM instructions: a block of a product in registers, and words that threads share.
+
+The vectors are as wide as the machine's registers, 512 bits with AVX-512 and 256 with AVX2 and FMA; elsewhere
+`lanes` is 0, and nobody calls `add_products`.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+_WORD = ir.IntType(64)
+_AHEAD = 64         # how many rows of a panel the next ones are fetched before they are read: 4 to 12 KiB
+
+
+def _bits():
+    """Return the width of the vectors that Numba compiles for, 0 without fused multiply and add."""
+    features = numba.config.CPU_FEATURES
+    if features is None and numba.config.CPU_NAME in (None, "host"):
+        found = {name for name, has in binding.get_host_cpu_features().items() if has}
+    else:           # NUMBA_CPU_NAME without NUMBA_CPU_FEATURES: "haswell", or nothing is known
+        known = "+avx2,+fma" if features is None and numba.config.CPU_NAME == "haswell" else features or ""
+        found = {name[1:] for name in known.split(",") if name.startswith("+")}
+    if numba.config.DISABLE_JIT:
+        return 0
+    if not binding.get_process_triple().startswith(("x86_64", "i686")) or "fma" not in found:
+        return 0
+    return 512 if {"avx512f", "avx512vl"} <= found else 256 if "avx2" in found else 0
+
+
+BITS = _bits()
+
+
+def lanes(dtype: Any) -> int:
+    """Return how many numbers of float32 or float64 a vector has, 0 where there are none."""
+    return BITS // (8 * np.dtype(dtype).itemsize)
+
+
+def _at(builder, pointer, place):
+    return builder.gep(pointer, [place if isinstance(place, ir.Value) else ir.Constant(_WORD, place)])
+
+
+@intrinsic
+def add_products(context: Any, a: Any, panel: Any, y: Any, stride: Any, depth: Any, zero: Any,
+                 form: Any) -> Any:
+    """y[r, c] = the sum over k < depth of a[k, r] panel[k, c], in the order of k, each term by one FMA.
+
+    a, panel, y: addresses; stride: of the rows of y, in numbers; depth >= 1; zero: a number of their type;
+    form: tuples as long as there are rows, vectors in a row, and numbers in a vector. All sums stay in
+    registers.
+    """
+    rows, vectors, width = (len(one) for one in form.types)
+    columns = vectors * width
+    signature = types.void(types.intp, types.intp, types.intp, types.intp, types.intp, zero, form)
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        real = context.get_value_type(zero)
+        size, lane = zero.bitwidth // 8, ir.IntType(32)
+        vector = ir.VectorType(real, width)
+        a, panel, y = (builder.inttoptr(one, real.as_pointer()) for one in args[:3])
+        stride, depth = args[3:5]
+        fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3),
+                                             f"llvm.fma.v{width}f{zero.bitwidth}")
+        byte = ir.IntType(8).as_pointer()
+        fetch = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [byte, lane, lane, lane]), "llvm.prefetch.p0i8")
+        undefined = ir.Constant(vector, ir.Undefined)
+        everywhere = ir.Constant(ir.VectorType(lane, width), [0] * width)
+        before, loop, after = builder.block, *(builder.append_basic_block(name) for name in ("k", "end"))
+        builder.branch(loop)
+
+        builder.position_at_end(loop)
+        k = builder.phi(_WORD)
+        k.add_incoming(ir.Constant(_WORD, 0), before)
+        sums = [[builder.phi(vector) for _ in range(vectors)] for _ in range(rows)]
+        a_k = _at(builder, a, builder.mul(k, ir.Constant(_WORD, rows)))
+        panel_k = _at(builder, panel, builder.mul(k, ir.Constant(_WORD, columns)))
+        for line in range(max(1, columns * size // 64)):
+            place = _at(builder, panel_k, _AHEAD * columns + line * 64 // size)
+            builder.call(fetch, [builder.bitcast(place, byte), lane(0), lane(3), lane(1)])
+        weights = []
+        for v in range(vectors):
+            place = builder.bitcast(_at(builder, panel_k, v * width), vector.as_pointer())
+            weights.append(builder.load(place, align=size))
+        for r in range(rows):
+            one = builder.insert_element(undefined, builder.load(_at(builder, a_k, r)), lane(0))
+            factor = builder.shuffle_vector(one, undefined, everywhere)
+            for v in range(vectors):
+                added = builder.call(fma, [factor, weights[v], sums[r][v]])
+                sums[r][v].add_incoming(ir.Constant(vector, [0.0] * width), before)
+                sums[r][v].add_incoming(added, loop)
+                sums[r][v] = added
+        following = builder.add(k, ir.Constant(_WORD, 1))
+        k.add_incoming(following, loop)
+        builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+
+        builder.position_at_end(after)
+        for r in range(rows):
+            row = _at(builder, y, builder.mul(stride, ir.Constant(_WORD, r)))
+            for v in range(vectors):
+                place = builder.bitcast(_at(builder, row, v * width), vector.as_pointer())
+                builder.store(sums[r][v], place, align=size)
+        return context.get_dummy_value()
+
+    return signature, code
+
+
+@intrinsic
+def pointer(context: Any, address: Any, zero: Any) -> Any:
+    """Return an address as a pointer to numbers of the type of `zero`, for numba.carray."""
+    signature = types.CPointer(zero)(types.intp, zero)
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(zero).as_pointer())
+
+    return signature, code
+
+
+# -- words of an int64 array that several threads read and write, in one order for all of them ---------------
+def _word(context, builder, signature, args):
+    array = context.make_array(signature.args[0])(context, builder, args[0])
+    return _at(builder, array.data, args[1])
+
+
+@intrinsic
+def add(context: Any, words: Any, place: Any, number: Any) -> Any:
+    """words[place] += number; return what it was before."""
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("add", _word(context, builder, signature, args), args[2], "seq_cst")
+
+    return types.int64(words, types.intp, types.int64), code
+
+
+@intrinsic
+def load(context: Any, words: Any, place: Any) -> Any:
+    """Return words[place]; nothing that follows is read before."""
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load_atomic(_word(context, builder, signature, args), "seq_cst", 8)
+
+    return types.int64(words, types.intp), code
+
+
+@intrinsic
+def store(context: Any, words: Any, place: Any, number: Any) -> Any:
+    """words[place] = number, after all that was written before."""
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store_atomic(args[2], _word(context, builder, signature, args), "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(words, types.intp, types.int64), code
+
+
+@intrinsic
+def pause(context: Any) -> Any:
+    """Let the other thread of a core go first, in a loop that waits."""
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), []),
+                                                  "llvm.x86.sse2.pause")
+        builder.call(function, [])
+        return context.get_dummy_value()
+
+    return types.void(), code
+
+
+@intrinsic
+def ticks(context: Any) -> Any:
+    """Return the processor's counter of ticks."""
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_WORD, []),
+                                                  "llvm.readcyclecounter")
+        return builder.call(function, [])
+
+    return types.int64(), code

@@ -1,0 +1,182 @@
+"""Thin products with packed weights: against float64, the same bits whoever computes them, and in nets."""
+
+import os
+import threading
+
+import numpy as np
+import pytest
+from cases import in_turn
+from recurrent_nets import KINDS, check, drop_settings, net_of
+
+from minidrop import ShapeError, Tensor, check_gradients, functions
+from minidrop.backend import Backend, get_backend
+from minidrop.backend.numpy import thin
+from minidrop.backend.numpy.thin import Packed
+from minidrop.kernels import crew, threads, vectors
+
+pytestmark = pytest.mark.skipif(not vectors.BITS, reason="needs AVX2 with FMA, or AVX-512")
+BACKEND = get_backend("cpu")
+
+
+def operands(rows, inner, columns, transpose, dtype=np.float32):
+    rng = np.random.default_rng([rows, inner, columns])
+    W = rng.standard_normal((columns, inner) if transpose else (inner, columns)).astype(dtype)
+    return rng.standard_normal((rows, inner)).astype(dtype), W
+
+
+def packed(W, transpose, rows):
+    return Packed(BACKEND, W, transpose, thin.form_of(rows, W.dtype))
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """Pack however small the weights are, and count what is packed."""
+    made = []
+    monkeypatch.setattr(thin, "LEAST_WEIGHTS", 1)
+    monkeypatch.setattr(thin, "LEAST_USES", 1)
+    monkeypatch.setattr(thin, "Packed", lambda *given: made.append(Packed(*given)) or made[-1])
+    return made
+
+
+@pytest.fixture
+def three(monkeypatch):
+    """Three threads for every product, on however many cores."""
+    monkeypatch.setattr(threads, "COUNT", 3)
+    monkeypatch.setattr(crew, "_LEAST_TERMS", 0)
+    monkeypatch.setattr(crew, "crew", crew.Crew())
+
+
+# -- products ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("dtype, rows", [("f", 20), ("f", 27), ("f", 3), ("d", 20)])
+@in_turn("transpose", [True, False])
+@in_turn("inner, columns", [(1, 1), (2, 65), (63, 16), (64, 47), (257, 32), (300, 193)])
+def test_every_remainder(dtype, rows, inner, columns, transpose):
+    a, W = operands(rows, inner, columns, transpose, dtype)
+    y = BACKEND.thin_gemm(a, packed(W, transpose, rows), transpose)
+    assert y.shape == (rows, columns) and y.dtype == a.dtype
+    expected = a.astype(float) @ (W.T if transpose else W).astype(float)
+    tolerance = inner**0.5 * (1e-6 if dtype == "f" else 1e-14)
+    np.testing.assert_allclose(y, expected, rtol=tolerance, atol=tolerance)
+    for fewer in {1, rows - 1} - {rows}:            # fewer rows than it was packed for: the same bits
+        np.testing.assert_array_equal(BACKEND.thin_gemm(a[:fewer], packed(W, transpose, rows), transpose),
+                                      y[:fewer])
+
+
+def test_an_entry_is_one_sum_in_the_order_of_the_inner_axis():
+    """So its bits depend on nothing else: neither on the width of vectors nor on the form of the blocks."""
+    a, W = operands(20, 61, 33, True)
+    a, W = (np.round(x * 64) / 64 for x in (a, W))          # products are exact, so an FMA is a plain sum
+    expected = np.zeros((20, 33), np.float32)
+    for k in range(61):
+        expected += a[:, k, None] * W[None, :, k]
+    for rows in (20, 27):
+        np.testing.assert_array_equal(BACKEND.thin_gemm(a, packed(W, True, rows), True), expected)
+
+
+@in_turn("transpose", [True, False])
+@in_turn("view", ["columns", "every second row", "transposed"])
+def test_operands_may_be_views(view, transpose):
+    a, W = operands(20, 40, 70, transpose)
+    views = {"columns": lambda x: np.repeat(x, 2, 1)[:, ::2],
+             "every second row": lambda x: np.repeat(x, 2, 0)[::2], "transposed": np.asfortranarray}
+    expected = BACKEND.thin_gemm(a, packed(W, transpose, 20), transpose)
+    got = BACKEND.thin_gemm(views[view](a), packed(views[view](W), transpose, 20), transpose)
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_infinite_and_missing_numbers_stay_where_they_are():
+    a, W = operands(20, 40, 70, True)
+    a[3, 5], W[8, 2] = np.nan, np.inf
+    y = BACKEND.thin_gemm(a, packed(W, True, 20), True)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(np.isfinite(y), np.isfinite(a @ W.T))
+
+
+def test_what_does_not_fit_is_said():
+    a, W = operands(20, 40, 70, True)
+    operand = packed(W, True, 20)
+    for given, transpose in ((a, False), (a[:, :39], True), (a.astype(float), True)):
+        with pytest.raises(ShapeError, match="thin_gemm: a .* were packed transposed"):
+            BACKEND.thin_gemm(given, operand, transpose)
+
+
+def test_only_what_pays_is_packed(monkeypatch):
+    W = np.zeros((128, 128), np.float32)
+    assert isinstance(BACKEND.thin_operand(W, True, 20, 8), Packed)
+    for weights, rows, uses in ((W, 20, 7), (W, 33, 8), (W, 1, 8), (W[:127], 20, 8), (W.astype("e"), 20, 8)):
+        assert BACKEND.thin_operand(weights, True, rows, uses) is weights
+    assert Backend().thin_operand(W, True, 20, 8) is W
+    monkeypatch.setattr(vectors, "BITS", 0)                 # another processor
+    assert BACKEND.thin_operand(W, True, 20, 8) is W
+
+
+# -- threads -------------------------------------------------------------------------------------------------
+def add_one(out, first, last):
+    out[first:last] += 1
+
+
+def test_threads_change_no_bit(three, monkeypatch):
+    """Hundreds of products of two forms, between them other work for the same threads."""
+    cases = [(a, W, packed(W, True, len(a)))
+             for a, W in (operands(rows, 130, 500, True) for rows in (20, 27))]
+    once = [BACKEND.thin_gemm(a, operand, True).copy() for a, _, operand in cases]
+    np.testing.assert_allclose(once[0], cases[0][0] @ cases[0][1].T, rtol=1e-4, atol=1e-4)
+    filled = np.zeros(1000)
+    for turn in range(300):
+        for (a, _, operand), expected in zip(cases, once, strict=True):
+            np.testing.assert_array_equal(BACKEND.thin_gemm(a, operand, True), expected)
+        if turn % 10 == 0:
+            threads.by_rows(add_one, 1000, 1 << 30, filled)
+    np.testing.assert_array_equal(filled, 30)
+    monkeypatch.setattr(threads, "COUNT", 1)
+    for (a, _, operand), expected in zip(cases, once, strict=True):
+        np.testing.assert_array_equal(BACKEND.thin_gemm(a, operand, True), expected)
+
+
+def test_several_may_multiply_at_once(three):
+    a, W = operands(20, 130, 500, True)
+    operand, wrong = packed(W, True, 20), []
+    expected = BACKEND.thin_gemm(a, operand, True).copy()
+
+    def multiply():
+        for _ in range(200):
+            if not np.array_equal(BACKEND.thin_gemm(a, operand, True), expected):
+                wrong.append(1)
+
+    together = [threading.Thread(target=multiply) for _ in range(3)]
+    for one in together:
+        one.start()
+    for one in together:
+        one.join()
+    assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_multiplies():
+    a, W = operands(20, 400, 600, True)
+    operand = packed(W, True, 20)
+    expected = BACKEND.thin_gemm(a, operand, True).copy()
+    child = os.fork()
+    if not child:
+        os._exit(int(not np.array_equal(BACKEND.thin_gemm(a, operand, True), expected)))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+# -- nets ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind, gates, states", [("lstm", 4, 2), ("gru", 3, 1), ("rnn", 1, 1)])
+def test_gradients(kind, gates, states, always):
+    rng = np.random.default_rng(1)
+    sizes = [(3, 20, 2), *[(gates * 3, 2), (gates * 3,), (gates * 3, 3)], *[(gates * 3,)] * (kind == "gru")]
+    cont = Tensor(np.ones((3, 20)))
+    check_gradients(lambda x, *rest: getattr(functions, kind)(x, cont, *rest),
+                    *(0.5 * rng.standard_normal(size) for size in sizes))
+    assert {operand.transpose for operand in always} == {True, False}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_compacted_net_equals_the_dense_one(kind, always):
+    for time in ("SEQUENCE", "STEP"):
+        settings = drop_settings("UNIT", 0.5, time)
+        check(net_of(kind, nr=settings, rh=settings, streams=20, units=11), streams=20)
+    assert always
