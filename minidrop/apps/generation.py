@@ -1,7 +1,8 @@
-"""Generating text with a language model: one stream, one token at a time, with state carried in between."""
+"""Generating text with a language model: one stream, the prompt in pieces, then one token at a time."""
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from minidrop.net import Net
 from minidrop.rng import generator
 
 MOST_OF_CHARACTER = 8       # pieces that a character may go across
+MOST_STEPS = 256            # that one pass reads: what it computes for each is in memory at once
+FEWEST_STEPS = 8            # that get a net of their own: it takes about as long to build as they one by one
 
 
 class TextModel:
-    """A language model that generates text: a net with a TextData layer, run on one token at a time.
+    """A language model that generates text: a net with a TextData layer, run on what it wrote.
 
     `source`: a NetConfig or the path of a network file. The net of phase TEST is used, or that of TRAIN if
     only that one reads text. An Input layer replaces TextData, and layers that read the labels (losses,
@@ -30,7 +33,9 @@ class TextModel:
     steps as in training, its `context`. When that is full it forgets: it reads the last half of it again,
     from position 0 on, and goes on; so the time that a text takes is proportional to its length. It keeps the
     keys and values of earlier steps; with `cache` False it reads the whole window anew for every token, which
-    gives the same text more slowly.
+    gives the same text more slowly. What is known beforehand, a prompt or that last half, is read at once: up
+    to 256 tokens in a pass, and of a prompt longer than the context only what it would not forget again. That
+    equals reading it token by token but for rounding.
 
     `net` is the net, `vocabulary` maps tokens to indices, `sentences` says whether every <eos> begins a new
     sequence, as in the batches that such a model is trained on. `described` is the description with the
@@ -51,10 +56,11 @@ class TextModel:
         self.described, self.text = config, index
         self.cache = cache or not self.context
         self._steps = 1 if self.cache else self.context
-        config, self._scores, self._axis = for_steps(config, index, self._steps,
-                                                     self.context if self.cache else 0)
+        self._described = partial(for_steps, config, index, context=self.context if self.cache else 0)
+        own, self._scores, self._axis = self._described(self._steps)
         self._data, self._cont = layer.top[0], layer.top[2] if len(layer.top) > 2 else None
-        self.net = Net(config, "TEST", device, dtype, 0, level, stages, precision=precision)
+        self.net = Net(own, "TEST", device, dtype, 0, level, stages, precision=precision)
+        self._longer: tuple[int, Net] | None = None     # (steps, the net that read several tokens last)
         self._check()
         load_all_weights(self.net, weights, {layer.name: self.vocabulary.fingerprint}, skip_mismatched, ema)
 
@@ -102,19 +108,17 @@ class TextModel:
             raise ConfigError(f"length must be at least 0, got {length}")
         rng = generator(seed, "generate")
         # Each generator has a memory of its own: several may take turns, also in threads.
-        memory = None
-        *begin, last = self._beginning(prompt)
-        for token in begin:
-            _, memory = self._read(token, memory, wanted=False)
-        scores, memory = self._read(last, memory)
+        scores, memory = self._read(self._beginning(prompt))
         for i in range(length):
             token = _choose(scores, temperature, rng)
             yield token
             if i + 1 < length:
-                scores, memory = self._read(token, memory)
+                scores, memory = self._read([token], memory)
 
     def close(self) -> None:
-        """Release the net's memory."""
+        """Release the memory of the nets."""
+        if self._longer:
+            self._longer[1].close()
         self.net.close()
 
     def _beginning(self, prompt):
@@ -142,53 +146,66 @@ class TextModel:
         if new:
             yield decode(before + new)[len(decode(before)):]
 
-    def _read(self, token, memory=None, wanted=True):
-        """Read one token; returns the scores of the next one, float64, and the memory after it.
+    def _read(self, tokens, memory=None):
+        """Read tokens, at least one; returns the scores of the next one, float64, and the memory after them.
 
-        memory: what was read before it, (tokens of the context, states of the net); None at the beginning.
-        wanted: whether the scores are, which without a cache are all that a pass is for.
+        memory: what was read before them, (tokens of the context, states of the net); None at the beginning.
         """
         window, states = memory or ((), None)
-        if self.context and self.sentences and token == self.vocabulary.eos:
-            window, states = (), None
-        if self.context and len(window) == self.context:
-            window, states = window[len(window) - self.context // 2:], None
-            for old in window if self.cache else ():
-                _, states = self._pass([old], states)
-        window = (*window, token) if self.context else ()
-        if self.cache:
-            scores, states = self._pass([token], states)
-            return scores, (window, states)
-        return self._pass(window, None)[0] if wanted else None, (window, None)
+        unread = []                 # what the states lack
+        for token in tokens:
+            if self.context and self.sentences and token == self.vocabulary.eos:
+                window, states, unread = (), None, []
+            if self.context and len(window) == self.context:
+                window = window[len(window) - self.context // 2:]
+                states, unread = None, list(window)
+            window = (*window, token) if self.context else ()
+            unread.append(token)
+        if not self.cache:
+            return self._pass(window, None)[0], (window, None)
+        most = MOST_STEPS if len(unread) >= FEWEST_STEPS else 1
+        for first in range(0, len(unread), most):
+            scores, states = self._pass(unread[first:first + most], states)
+        return scores, (window, states)
 
     def _pass(self, tokens, states):
         """Run the net on tokens; returns the scores of the one after them, float64, and the states.
 
         states: those before the tokens; None at the beginning.
         """
-        data = np.zeros((self._steps, 1), np.int64)     # no step sees the padding behind it
-        data[:len(tokens), 0] = tokens
-        inputs = {self._data: data}
-        if self._cont:
-            cont = np.ones((self._steps, 1))
-            if self.sentences:
-                cont[data == self.vocabulary.eos] = 0
-            if states is None:
-                cont[0] = 0
-            inputs[self._cont] = cont
         with self.net.guard(wait=True), no_grad():
+            steps = len(tokens) if self.cache else self._steps
+            net = self._net_of(steps)
+            data = np.zeros((steps, 1), np.int64)       # no step sees the padding behind it
+            data[:len(tokens), 0] = tokens
+            inputs = {self._data: data}
+            if self._cont:
+                cont = np.ones((steps, 1))
+                if self.sentences:
+                    cont[data == self.vocabulary.eos] = 0
+                if states is None:
+                    cont[0] = 0
+                inputs[self._cont] = cont
             if states is None:
-                self.net.reset_states()
+                net.reset_states()
             else:
-                self.net.set_states(states)
-            self.net.forward(**inputs)
-            scores = self.net.blobs[self._scores].numpy().astype(np.float64)
-            scores = np.moveaxis(scores, self._axis, -1).reshape(self._steps, -1)
-            scores = scores[len(tokens) - 1, :len(self.vocabulary)]
+                net.set_states(states)
+            net.forward(**inputs)
+            scores = np.moveaxis(net.blobs[self._scores].numpy(), self._axis, -1).reshape(steps, -1)
+            scores = scores[len(tokens) - 1, :len(self.vocabulary)].astype(np.float64)
             if not np.isfinite(scores).all():
-                name = " (blob {1!r} of layer {0!r})".format(*self.net.first_nonfinite())
+                name = " (blob {1!r} of layer {0!r})".format(*net.first_nonfinite())
                 raise NonFiniteError(f"the scores hold a NaN or infinity{name}; was the training healthy?")
-            return scores, self.net.states
+            return scores, net.states
+
+    def _net_of(self, steps):
+        """Return a net of so many steps with the same parameters; beside `net` the last one is kept."""
+        if steps == self._steps:
+            return self.net
+        if not self._longer or self._longer[0] != steps:
+            own, net = self._described(steps)[0], self.net
+            self._longer = steps, Net(own, "TEST", net.backend, net.dtype, 0, net.level, net.stages, net)
+        return self._longer[1]
 
     def _check(self):
         config, net = self.net.config, self.net

@@ -2,7 +2,7 @@
 
 import math
 
-from minidrop.kernels import grids
+from minidrop.kernels import formulas, grids
 from minidrop.kernels.loader import OPERANDS, Array, Axis, Kernel, Number, Size
 
 ACTIVATIONS = ("none", "relu", "sigmoid", "tanh")       # in the order of their numbers in activation.cu
@@ -55,6 +55,9 @@ _TROUBLE = Array("trouble", ("flags",), "int32", optional=True)
 _RATE = Number("lr", "double", varying=True), Number("grad_scale", "double", varying=True)
 _STEP = (*_RATE, Number("momentum", varying=True), Number("decay", varying=True), Number("l1", "int"),
          _TROUBLE, *_SIZES)
+_RULE = (Number("grad_scale", "double", varying=True),
+         *(Number(f"n{i}", "double", varying=True) for i in range(formulas.MOST_NUMBERS)), Number("decay"),
+         Number("l1", "int"), _TROUBLE, *_SIZES)
 # window.cuh
 WINDOW = tuple(Number(f"{name}_{side}", "int") for name in ("size", "stride", "pad", "dilation")
                for side in "hw")
@@ -84,6 +87,14 @@ sgd_update_rows = Kernel("sgd_update_rows", "update.cu", [
     Array("W", ("N", "m")), Array("history", ("N", "m")),
     Array("g", ("n", "columns"), strided=True, optional=True),
     Axis("rows", "n", "N"), Axis("cols", "columns", "m", "int32"), *_STEP], _tiles)
+# FORMULA: what formulas.in_c makes of a rule. There are as many variants as rules, which nobody here knows.
+rule_update = Kernel("rule_update", "rule.cu", [
+    Array("W", ("n", "m")), Array("a", ("n", "m")), Array("b", ("n", "m"), optional=True),
+    Array("g", ("count", "columns"), strided=True), *_PLACES, *_RULE], _tiles, FORMULA=())
+rule_update_rows = Kernel("rule_update_rows", "rule.cu", [
+    Array("W", ("N", "m")), Array("a", ("N", "m")), Array("b", ("N", "m"), optional=True),
+    Array("g", ("n", "columns"), strided=True, optional=True),
+    Axis("rows", "n", "N"), Axis("cols", "columns", "m", "int32"), *_RULE], _tiles, FORMULA=())
 subtract_block = Kernel("subtract_block", "update.cu", [
     Array("W", ("N", "M"), strided=True), Array("g", ("n", "m"), strided=True), *_KEPT, _FIRST_PLACES, *_RATE,
     _TROUBLE, *_SIZES], _tiles)

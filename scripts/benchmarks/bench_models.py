@@ -39,6 +39,10 @@ class Model:
         dense, expected = product_operations(md.Net(net, device="cpu"))
         return dense / expected
 
+    def operations(self, method, rate=0.5):
+        """Return (all, expected) operations in the products of a training step."""
+        return product_operations(md.Net(self.net(method, rate), device="cpu", fills=False))
+
 
 @dataclass(frozen=True)
 class Perceptron(Model):

@@ -20,7 +20,6 @@ from drop_methods import Method
 from minidrop.config import TRAIN, NetParameter, SolverParameter, filter_state, load_net, load_solver
 from minidrop.config.spec import assign
 from minidrop.errors import ConfigError, nearest
-from minidrop.net.costs import costs
 
 # as the data layer of each makes them
 SHAPES = {"lenet": (1, 28, 28), "cifar10_quick": (3, 32, 32), "cifar10_full": (3, 32, 32),
@@ -76,11 +75,6 @@ class ConvNet(Model):
                       "label": rng.integers(0, classes.inner_product_param.num_output, self.samples)}
                      for _ in range(DIFFERENT)]
         return different * (BATCHES // DIFFERENT)
-
-    def operations(self, method, rate=0.5):
-        """Return (all, expected) operations in the products of a training step."""
-        rows = costs(md.Net(self.net(method, rate), device="cpu", fills=False))
-        return sum(row.dense for row in rows), sum(row.expected for row in rows)
 
 
 def find_net(text):

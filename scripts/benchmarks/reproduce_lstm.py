@@ -18,26 +18,21 @@ run is a line of OUT/results.jsonl, and no run that stands there is made again; 
 on from its last snapshot. OUT/table.md and OUT/figure.png are made of what is there.
 """
 
-import os
-from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
 import click
 from bench_models import MODELS, batches_per_pass
 from paper import LANGUAGE_MODELS
-from reproduction import Cell, ListOf, Store, command, measure_speed, split_methods, train_all
+from reproduction import Cell, ListOf, Store, command, make_runs, split_methods
 from reproduction_report import draw_losses, markdown, relative, report, rows_of, seconds, spread, times
-from text_training import train
+from text_training import LENGTHS, default_text, train
 
 import minidrop as md
-from minidrop.data import find_source
 
 PARTS, STAGES = ("table2", "cases"), ("speed", "training")
 TABLE_METHODS = ("conventional", "NR ROW", "NR TILE", "NR")
 CASE_METHODS = ("conventional", "NR", "NR STEP", "NR+RH STEP", "NR+RH SEQUENCE")
-# The paper's 110000 iterations of caption_lm take days; ptb_medium has a third of its recipe's: 13 epochs.
-LENGTHS = {"caption_lm_2": 2000, "caption_lm_3": 2000, "ptb_medium": 17251, "quick_lm": 300}
 FULL = {"table2": ("caption_lm_2", "caption_lm_3"), "cases": ("ptb_small", "ptb_medium"),
         "rates": (0.3, 0.5, 0.7), "timing": {"blocks": 8, "block_seconds": 1.0},
         "out": Path("runs/reproduce_lstm")}
@@ -88,18 +83,6 @@ def a_net(text):
     if text not in MODELS:
         raise ValueError(f"expected one of {', '.join(MODELS)}, got {text}")
     return text
-
-
-def default_text(net):
-    """Return the text of a model: a known data set if it is there, else what every machine has."""
-    settings = MODELS[net].text
-    characters = settings.level == settings.CHARACTER
-    wanted, name = ("tinyshakespeare/input.txt",) * 2 if characters else ("ptb/train.txt", "ptb")
-    try:
-        find_source(wanted, kind="text")
-    except md.DataError:
-        return "python-stdlib"
-    return name
 
 
 def make_cells(parts, nets, rates, methods, text, iterations, seeds, asked):
@@ -157,15 +140,7 @@ def run(cells, stages, out, jobs):
     if "training" in stages:
         for cell, phase in product(cells, ("TRAIN", "TEST")):      # a text that is not there says so now
             batches_per_pass(MODELS[cell.net].net("conventional", cell.rate, cell.training["text"]), phase)
-    out.mkdir(parents=True, exist_ok=True)
-    store = Store(out / "results.jsonl")
-    if "speed" in stages:
-        measure_speed(cells, store)
-    if "training" in stages:
-        train_all(__file__, [key for cell in cells for key in cell.runs()], store, jobs,
-                  str(out / "unfinished"), max(1, (os.cpu_count() or 1) // jobs))
-        with suppress(OSError):             # there may be one that was interrupted, of another selection
-            (out / "unfinished").rmdir()
+    make_runs(__file__, cells, stages, out, jobs)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,8 @@ Every finished training is a line of OUT/results.jsonl, and none that stands the
 interrupted goes on from its last snapshot. OUT/table.md and OUT/figure.png are made of what is there.
 """
 
-import os
 import shutil
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
@@ -27,7 +25,7 @@ from statistics import mean
 import click
 from drop_methods import parse_method
 from paper import SPARSEDROP
-from reproduction import Cell, ListOf, Store, command, folder_of, keep, resume, split_methods, train_all
+from reproduction import Cell, ListOf, Store, command, folder_of, keep, resume, split_methods, train_cells
 from reproduction_report import collect, color_of, markdown, mean_of, notes, report, save, tidy
 from sparsedrop_tasks import QUICK_TASKS, TASKS
 
@@ -292,10 +290,7 @@ def run(cells, out, jobs):
     for task in dict.fromkeys(cell.net for cell in cells):
         parts = ALL[task].make_parts(out / "records")
         extra = {"parts": parts and str(parts), "unfinished": str(out / "unfinished")}
-        train_all(__file__, [key for cell in cells if cell.net == task for key in cell.runs()], store, jobs,
-                  extra, max(1, (os.cpu_count() or 1) // jobs))
-    with suppress(OSError):             # there may be one that was interrupted, of another selection
-        (out / "unfinished").rmdir()
+        train_cells(__file__, [cell for cell in cells if cell.net == task], store, jobs, out, extra)
 
 
 if __name__ == "__main__":

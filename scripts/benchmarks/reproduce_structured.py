@@ -18,8 +18,6 @@ again; a training that was interrupted goes on from its last snapshot. OUT/table
 made of what is there.
 """
 
-import os
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,8 +26,7 @@ import click
 import text_training
 from bench_models import MODELS, batches_per_pass, find_model
 from paper import CONVENTIONAL, STRUCTURED
-from reproduce_lstm import LENGTHS, default_text
-from reproduction import Cell, ListOf, Store, command, measure_speed, split_methods, train_all
+from reproduction import Cell, ListOf, Store, command, make_runs, split_methods
 from reproduction_report import (
     draw_losses,
     markdown,
@@ -40,6 +37,7 @@ from reproduction_report import (
     signed,
     spread,
 )
+from text_training import LENGTHS, default_text
 
 import minidrop as md
 from minidrop.apps.translation import Bleu, Translator
@@ -229,22 +227,9 @@ def main(tasks, text, rates, methods, stages, iterations, seeds, out, jobs, quic
         raise md.DataError("the data of no task are there; README.md of each of models/ says where to get "
                            "them, and --quick needs none")
     if not only_report:
-        run(cells, stages, out, jobs)
+        make_runs(__file__, cells, stages, out, jobs)
     store = Store(out / "results.jsonl")
     report(rows_of(cells, store), store, text_of, draw)
-
-
-def run(cells, stages, out, jobs):
-    """Make all runs of the stages that are missing."""
-    out.mkdir(parents=True, exist_ok=True)
-    store = Store(out / "results.jsonl")
-    if "speed" in stages:
-        measure_speed(cells, store)
-    if "training" in stages:
-        train_all(__file__, [key for cell in cells for key in cell.runs()], store, jobs,
-                  str(out / "unfinished"), max(1, (os.cpu_count() or 1) // jobs))
-        with suppress(OSError):             # there may be one that was interrupted, of another selection
-            (out / "unfinished").rmdir()
 
 
 if __name__ == "__main__":

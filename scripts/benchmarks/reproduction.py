@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,6 +118,24 @@ def train_all(script, keys, store, jobs, extra=None, threads=1):
         more = f"learning rate {key['learning_rate']:g}  " if "learning_rate" in key else ""
         click.echo(f"{key['stage']:<11} {key['net']:>12}  p {key['rate']:g}  {more}seed {key['seed']}  "
                    f"{key['method']}: {value}  ({done} of {len(keys)})")
+
+
+def make_runs(script, cells, stages, out, jobs):
+    """Make the runs of cells that are missing, those of the stages `speed` and `training`."""
+    out.mkdir(parents=True, exist_ok=True)
+    store = Store(out / "results.jsonl")
+    if "speed" in stages:
+        measure_speed(cells, store)
+    if "training" in stages:
+        train_cells(script, cells, store, jobs, out, str(out / "unfinished"))
+
+
+def train_cells(script, cells, store, jobs, out, extra):
+    """Make the trainings of cells that are missing; jobs at a time divide the cores. extra: see `work`."""
+    train_all(script, [key for cell in cells for key in cell.runs()], store, jobs, extra,
+              max(1, (os.cpu_count() or 1) // jobs))
+    with suppress(OSError):             # there may be one that was interrupted, of another selection
+        (out / "unfinished").rmdir()
 
 
 def run_in_workers(script, keys, jobs, extra, threads):

@@ -27,7 +27,6 @@ from minidrop.config.spec import assign
 from minidrop.config.transformer import Transformer
 from minidrop.errors import ConfigError, nearest
 from minidrop.net.conversion import convert_dropout
-from minidrop.net.costs import costs
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
@@ -130,11 +129,6 @@ class TransformerNet(Model):
                       else rng.standard_normal(data, np.float32), "label": some(label, self.outputs)}
                      for _ in range(DIFFERENT)]
         return different * (BATCHES // DIFFERENT)
-
-    def operations(self, method, rate=0.5):
-        """Return (all, expected) operations in the products of a training step."""
-        rows = costs(md.Net(self.net(method, rate), device="cpu", fills=False))
-        return sum(row.dense for row in rows), sum(row.expected for row in rows)
 
 
 TINY = Transformer(16, 2, 1, causal=True, bias=False)

@@ -84,7 +84,7 @@ def test_the_cache_changes_nothing(folder, kind):
         assert text == whole.generate(prompt, 20, 2.0, seed) and len(text) == 20
     memories = [None, None]
     for token in np.random.default_rng(0).integers(0, 5, 20):
-        results = [one._read(int(token), memory)
+        results = [one._read([int(token)], memory)
                    for one, memory in zip((cached, whole), memories, strict=True)]
         memories = [memory for _, memory in results]
         np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-9, atol=1e-12)
@@ -114,18 +114,24 @@ def test_what_a_transformer_has_learnt_comes_out_again(folder):
         assert writer.generate("abac\nab", 33, 0) == ("ad\nabac\nab" * 4)[:33]
 
 
+def watched(writer):
+    """Return the list that every pass of a writer adds its tokens to."""
+    seen, one_pass = [], writer._pass
+    writer._pass = lambda tokens, states: (seen.append([int(token) for token in tokens]),
+                                           one_pass(tokens, states))[1]
+    return seen
+
+
 def test_a_full_context_forgets_its_older_half(folder):
     """What a net sees, and how often: each token is read at most twice."""
     cached, whole = writers(gpt(), folder)
-    seen = []
-    forward = cached.net.forward
-    cached.net.forward = lambda **inputs: (seen.append(int(inputs["data"][0, 0])), forward(**inputs))
+    seen = watched(cached)
     tokens = [int(token) for token in np.random.default_rng(1).integers(0, 5, 20)]
     memory = None
     for token in tokens:
-        scores, memory = cached._read(token, memory)
-    # 12 fit; before the 13th the last 6 are read again, and before the 19th those behind them
-    assert seen == tokens[:12] + tokens[6:12] + tokens[12:18] + tokens[12:18] + tokens[18:]
+        scores, memory = cached._read([token], memory)
+    # 12 fit; with the 13th the last 6 are read again, and with the 19th those behind them
+    assert sum(seen, []) == tokens[:12] + tokens[6:12] + tokens[12:18] + tokens[12:]
     assert list(memory[0]) == tokens[12:]
     window = np.zeros((CONTEXT, 1), int)
     window[:8, 0] = tokens[12:]
@@ -133,11 +139,55 @@ def test_a_full_context_forgets_its_older_half(folder):
     np.testing.assert_allclose(scores, whole.net.blobs["scores"].numpy()[7, 0, :len(scores)], rtol=1e-9)
 
 
-def test_writers_take_turns(folder):
+LSTM = TEXT_DATA.replace('top: "label"', 'top: "label" top: "cont"') % ("sentences: true", 5, "") + """
+  layer { name: "embed" type: "Embed" bottom: "data" top: "x" embed_param { input_dim: 20 num_output: 6
+          weight_filler { type: "gaussian" std: 1 } } }
+  layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "cont" top: "x2" recurrent_param { num_output: 6
+          weight_filler { type: "gaussian" std: 1 } } }""" + HEAD
+
+
+@pytest.mark.parametrize("kind", [*POSITIONS, "sentences", "LSTM"])
+def test_a_prompt_read_at_once_is_one_read_token_by_token(folder, monkeypatch, kind):
+    """In one pass or in pieces, of a net that forgets or remembers all; and so is what follows."""
+    text = {"LSTM": LSTM, "sentences": gpt(level="sentences: true")}.get(kind) or gpt(kind)
+    cached, _ = writers(text, folder)
+    eos = cached.vocabulary.eos if cached.sentences else None
+    tokens = [int(token) for token in np.random.default_rng(2).integers(2, 4, 40)]
+    if cached.sentences:
+        tokens[9] = tokens[21] = eos
+    seen = watched(cached)
+    for count in (1, 7, 8, 12, 13, 18, 40):
+        single = None
+        for token in tokens[:count]:
+            scores, single = cached._read([token], single)
+        for most in (256, 5):
+            monkeypatch.setattr("minidrop.apps.generation.MOST_STEPS", most)
+            seen.clear()
+            found, memory = cached._read(tokens[:count])
+            # nothing is read twice, and nothing that is forgotten again
+            assert sum(seen, []) == (list(single[0]) if cached.context else tokens[:count])
+            passes = -(-len(sum(seen, [])) // most)
+            assert len(seen) == (passes if len(sum(seen, [])) >= 8 else len(sum(seen, [])))
+            np.testing.assert_allclose(found, scores, rtol=1e-9, atol=1e-12)
+            assert memory[0] == single[0] and memory[1].keys() == single[1].keys()
+            for name, array in memory[1].items():
+                np.testing.assert_allclose(array, single[1][name], rtol=1e-9, atol=1e-12)
+            after = [cached._read(tokens[:3], one)[0] for one in (memory, single)]
+            np.testing.assert_allclose(*after, rtol=1e-9, atol=1e-12)
+
+
+def test_what_was_read_before_changes_nothing(folder):
+    """A second net reads prompts, of the length of the last one: the text follows from the prompt alone."""
     cached, _ = writers(gpt("rotary"), folder)
-    alone = [list(cached.tokens(prompt, 16, 2.0, 1)) for prompt in ("a", "ba")]
-    both = [cached.tokens(prompt, 16, 2.0, 1) for prompt in ("a", "ba")]
-    assert [list(pair) for pair in zip(*zip(*both, strict=True), strict=True)] == alone
+    prompts = ["ab", "abac\nabad", "abac\nabad\n" * 3, "abac\nabad\na"]
+    alone = []
+    for prompt in prompts:
+        fresh = md.TextModel(parse_net(gpt("rotary")), folder / "weights.h5", device="cpu", dtype="float64")
+        alone.append(list(fresh.tokens(prompt, 16, 2.0, 1)))
+        fresh.close()
+    assert [list(cached.tokens(prompt, 16, 2.0, 1)) for prompt in prompts] == alone
+    turns = zip(*(cached.tokens(prompt, 16, 2.0, 1) for prompt in prompts), strict=True)
+    assert [list(one) for one in zip(*turns, strict=True)] == alone
 
 
 def test_the_context_is_that_of_training(folder):
@@ -156,9 +206,9 @@ def test_sentences_begin_anew(folder):
     """After <eos> the next token depends on nothing before it."""
     cached, whole = writers(gpt(level="sentences: true"), folder)
     eos, memory = cached.vocabulary.eos, None
-    alone = cached._read(eos)[0]
+    alone = cached._read([eos])[0]
     for token in (eos, 2, 2, 3, eos):
-        scores, memory = cached._read(token, memory)
+        scores, memory = cached._read([token], memory)
     np.testing.assert_array_equal(scores, alone)
     assert cached.generate("", 20, 2.0, 1) == whole.generate("", 20, 2.0, 1)
 

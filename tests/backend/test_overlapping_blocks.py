@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minidrop.autograd import Block
-from minidrop.backend import get_backend
+from minidrop.backend import Backend, get_backend
 from minidrop.backend.generic.update import Updates
 from minidrop.config import parse_solver
 from minidrop.kept import Kept
@@ -51,6 +51,31 @@ def test_an_update_is_that_by_the_sum_of_the_blocks(rule, l1, places):
         found.append((w, *arrays))
     for got, expected in zip(*found, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
+
+
+@every_place
+@pytest.mark.parametrize("rule", sorted({*known_rules()} - {"SGD"}))
+def test_the_kernels_of_a_gpu_have_the_bits_of_the_formula(emulated, rule, places):
+    """Whether blocks share rows or not; of a matrix, of a vector, and of a matrix with four axes."""
+    made = get_rule(parse_solver(f'type: "{rule}" base_lr: 0.1 delta: 1e-6').message)
+    numbers = tuple(map(float, made.numbers(0.1, 0.01, 3)))
+    rng = np.random.default_rng(1)
+    W, history = rng.standard_normal((ROWS, COLS)), rng.random((made.slots, ROWS, COLS))
+    vector = [Block(numbers_of(rng, kept), kept) for kept in (places[0][0],)]
+    for shape, blocks in (((ROWS, COLS), blocks_of(places)), ((ROWS, 7, 2, 1), blocks_of(places)),
+                          ((ROWS,), vector)):
+        found = []
+        for on in (emulated, Backend()):
+            start = [x[:, 0].copy() if len(shape) == 1 else x.reshape(shape).copy() for x in (W, *history)]
+            on.rule_update(start[0], start[1:], blocks, made, numbers, 0.01, rule == "RMSProp", 0.5)
+            found.append(start)
+        for got, expected in zip(*found, strict=True):
+            np.testing.assert_array_equal(got, expected)
+    assert {name.removesuffix("_rows") for name in emulated.kernels.launches} >= {"rule_update"}
+
+
+def numbers_of(rng, kept):
+    return rng.standard_normal(ROWS if kept is None else kept.count)
 
 
 @every_place

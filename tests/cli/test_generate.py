@@ -135,7 +135,7 @@ def test_temperature_is_what_the_scores_are_divided_by(folder):
     one."""
     writer = model(folder)
     tokens = writer.vocabulary.encode("the").tolist()
-    scores, _ = writer._read(tokens[0], None)
+    scores, _ = writer._read(tokens[:1])
     for temperature in (3, 9):
         odds = np.exp(scores / temperature)
         expected = odds / odds.sum()
@@ -179,7 +179,7 @@ def test_a_step_at_a_time_equals_the_whole_sequence(folder):
     for stream in range(4):
         states = None
         for step in range(9):
-            scores, states = writer._read(int(data[step, stream]), states)
+            scores, states = writer._read([int(data[step, stream])], states)
             np.testing.assert_allclose(scores, expected[step, stream, :len(scores)], rtol=1e-10, atol=1e-12)
 
 

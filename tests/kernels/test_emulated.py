@@ -14,6 +14,7 @@ from minidrop.backend.device_sets import MovingKept
 from minidrop.backend.window import Window
 from minidrop.kept import Kept
 from minidrop.kernels import cuda
+from minidrop.solver.rules import adam, rmsprop
 
 GENERIC = Backend()
 ROWS, COLUMNS = Kept(2, 7, 4, 70), Kept(-3, 10, 5, 300)
@@ -36,6 +37,14 @@ def update(on):
     on.sgd_update(W, history, [Block(numbers(ROWS.count, COLUMNS.count), ROWS, COLUMNS)], 0.1, 0.9, 0.01,
                   True, 0.5)
     return np.stack([W, history])
+
+
+def rule(on):
+    """Adam's, whose gradient has the weight decay in it, in blocks that share no row."""
+    W, history = numbers(70, 300), [numbers(70, 300)[::-1].copy(), np.abs(numbers(70, 300))]
+    blocks = [Block(numbers(ROWS.count, COLUMNS.count), ROWS, COLUMNS)]
+    on.rule_update(W, history, blocks, adam.Adam, (0.1, 0.9, 0.1, 0.95, 0.05, 1e-2), 0.01, True, 0.5)
+    return [W, *history]
 
 
 def sums(on):
@@ -124,8 +133,8 @@ def agree(work, on):
     return True
 
 
-WORK = (gather, scatter, update, sums, squares, table, transpose, drop, cross_entropy, lower, raise_again,
-        filters, pools)
+WORK = (gather, scatter, update, rule, sums, squares, table, transpose, drop, cross_entropy, lower,
+        raise_again, filters, pools)
 
 
 @pytest.mark.parametrize("work", WORK)
@@ -140,6 +149,9 @@ def test_the_kernels_agree(emulated, work):
     (scatter, "common.cuh", "inside < width", "inside + 1 < width"),
     (update, "update.cu", "W[32 * k] = w[k] - change", "W[32 * k] = w[k] - (change - step.decay * r)"),
     (update, "update.cu", "if (row >= 0)", "if (row > 0)"),
+    (rule, "rule.cu", "if (row >= 0)", "if (row > 0)"),
+    (rule, "rule.cu", "g = g * numbers.grad_scale;", ""),
+    (rule, "rule.cu", "numbers.l1 ?", "!numbers.l1 ?"),
     (sums, "sums.cu", "        __syncthreads();\n    }", "    }"),
     (sums, "sums.cu", "half; half /= 2", "half > 1; half /= 2"),
     (squares, "sums.cu", "half = SUMMANDS / 2; half; half /= 2", "half = SUMMANDS / 2; half > 1; half /= 2"),
@@ -239,7 +251,7 @@ def test_a_rate_and_a_key_in_device_memory(emulated, momentum):
                                   emulated.gaussian((9,), np.dtype("float32"), 77))
 
 
-@pytest.mark.parametrize("decay, momentum", [(0.0, 0.0), (0.0, 0.9), (0.01, 0.9)])
+@pytest.mark.parametrize("decay, momentum", [(0.0, 0.0), (0.0, 0.9), (0.01, 0.9), (0.01, "RMSProp")])
 @pytest.mark.parametrize("parts", ["one", "several", "overlapping", "a table", "a bias"])
 def test_trouble_leaves_everything_as_it_is(emulated, monkeypatch, decay, momentum, parts):
     """Of every kernel that changes weights or histories; without trouble the flag changes nothing."""
@@ -253,9 +265,14 @@ def test_trouble_leaves_everything_as_it_is(emulated, monkeypatch, decay, moment
     for trouble in (None, 0, 1, -5):
         monkeypatch.setattr(emulated, "trouble", None if trouble is None else np.array([trouble], np.int32),
                             raising=False)
-        results.append((numbers(*shape), numbers(*shape) + 1))
-        emulated.sgd_update(*results[-1], blocks, 0.1, momentum, decay, False, 0.5)
-    before = numbers(*shape), numbers(*shape) + 1
+        results.append((numbers(*shape), np.abs(numbers(*shape)) + 1))
+        W, history = results[-1]
+        if momentum == "RMSProp":
+            emulated.rule_update(W, [history], blocks, rmsprop.RMSProp, (0.1, 0.9, 0.1, 9.0), decay, False,
+                                 0.5)
+        else:
+            emulated.sgd_update(W, history, blocks, 0.1, momentum, decay, False, 0.5)
+    before = numbers(*shape), np.abs(numbers(*shape)) + 1
     for i in range(2):
         np.testing.assert_array_equal(results[0][i], results[1][i])
         for changed in results[2:]:

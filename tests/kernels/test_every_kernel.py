@@ -14,6 +14,7 @@ from minidrop.backend.window import Window
 from minidrop.kept import Kept
 from minidrop.kernels.cuda import KERNELS
 from minidrop.patterns.grid import BlockGrid
+from minidrop.solver.rules import adagrad, adamw
 
 GENERIC = Backend()
 # Odd on purpose: no size is a multiple of a block, a tile or a warp; and one entry alone.
@@ -134,6 +135,35 @@ def sgd_update_rows(make, n, m):
     blocks = [Block(make(a.count, b.count, seed=2), a, b) for a, b in zip(rows, cols, strict=True)]
     make.on.sgd_update(W, history, blocks, 0.1, 0.9, 0.01, True, 0.5)
     yield from (W, history)
+
+
+def rule_update(make, n, m):
+    """With numbers of the iteration in device memory, and with none of them there."""
+    for rows, cols in (*zip(sets(n), sets(m), strict=True), (None, None)):
+        W, history = make(n, m), [make(n, m, seed=1), make.on.xp.abs(make(n, m, seed=2))]
+        shape = n if rows is None else rows.count, m if cols is None else cols.count
+        numbers = (0.875, 0.25, 0.9, 0.1, 0.95, 0.05, 1e-3)
+        if make.on is not GENERIC and rows is None:
+            numbers = tuple(make.one(number, np.float64) for number in numbers)
+        make.on.rule_update(W, history, [Block(make(*shape, seed=3), rows, cols)], adamw.AdamW, numbers, 0.0,
+                            False, 0.5)
+        yield from (W, *history)
+
+
+def rule_update_rows(make, n, m):
+    """A rule with one history array; nothing at all where something was wrong."""
+    rows, cols = (Kept(0, 3, 1, n), Kept(1, 3, 1, n)), sets(m)
+    for wrong in (0, 1):
+        W, history = make(n, m), make.on.xp.abs(make(n, m, seed=1))
+        blocks = [Block(make(a.count, b.count, seed=2), a, b) for a, b in zip(rows, cols, strict=True)]
+        before = make.on.trouble
+        make.on.trouble = None if make.on is GENERIC else make.one(wrong, np.int32)
+        try:
+            if not (wrong and make.on is GENERIC):
+                make.on.rule_update(W, [history], blocks, adagrad.AdaGrad, (0.1, 1e-3), 0.01, True, 0.5)
+        finally:
+            make.on.trouble = before
+        yield from (W, history)
 
 
 def subtract_block(make, n, m):
@@ -354,8 +384,9 @@ def mean_pool_gradient(make, n, m):
 
 WORK = {"sum_places": link_places, "add_up": sum_of_squares} | {work.__name__: work for work in (
     take_block, round_block, repeat_kept, put_block, add_block, expand, sgd_update, sgd_update_rows,
-    subtract_block, activate, activate_gradient, dropout, dropout_tile, gaussian, cross_entropy,
-    cross_entropy_gradient, lstm_step, lstm_step_gradient, column_sums, sum_groups, link_places,
+    rule_update, rule_update_rows, subtract_block, activate, activate_gradient, dropout, dropout_tile,
+    gaussian, cross_entropy, cross_entropy_gradient, lstm_step, lstm_step_gradient, column_sums, sum_groups,
+    link_places,
     sum_of_squares, multiply_groups, multiply_blocks, block_product, transpose, columns, add_columns,
     put_outputs, convolve_each, convolve_each_image_gradient, convolve_each_weight_gradient, max_pool,
     max_pool_gradient, mean_pool, mean_pool_gradient)}

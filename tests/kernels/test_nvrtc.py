@@ -5,16 +5,31 @@ import struct
 
 import pytest
 
+from minidrop.config import parse_solver
 from minidrop.errors import BackendError
 from minidrop.kernels import cuda, loader
+from minidrop.kernels.formulas import in_c
+from minidrop.solver.rules import get_rule, known_rules
+
+
+def formula_in_c(name):
+    """Return the formula of a rule as its kernel gets it."""
+    rule = get_rule(parse_solver(f"type: '{name}' base_lr: 0.1").message)
+    return in_c(rule.formula, rule.slots, len(rule.numbers(0.1, 0.0, 0)))
+
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 VARIANTS = {"-".join(map(str, (kernel.file, *macros.values()))): (kernel.file, macros)
             for kernel in cuda.KERNELS.values() for macros in kernel.variants()}
+# What the formula of an update rule becomes, of the rules with a kernel of their own none.
+VARIANTS |= {f"rule.cu-{name}-{real}": ("rule.cu", {"REAL": real, "FORMULA": text})
+             for name in known_rules() if name != "SGD" for real in loader.REALS.values()
+             for text in [formula_in_c(name)]}
 # Code differs between 75 and what came later. So every variant is compiled for one of each, and for the
 # others those of float32; of the one large kernel those of one tile and one product. Of these others only the
 # newest is always compiled for.
-_MOST = {"REAL": "float", "TILE_M": 128, "TILE_N": 128, "TRANS_A": 0, "TRANS_B": 1}
+_MOST = {"REAL": "float", "FORMULA": formula_in_c("AdamW"), "TILE_M": 128, "TILE_N": 128, "TRANS_A": 0,
+         "TRANS_B": 1}
 CASES = {f"{name}-sm_{architecture}": (*variant, architecture) for name, variant in VARIANTS.items()
          for architecture in ARCHITECTURES
          if architecture in (75, 90) or all(_MOST.get(macro, value) == value

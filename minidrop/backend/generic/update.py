@@ -48,8 +48,11 @@ class Updates:
             g *= grad_scale
         if decay:
             g += (xp.sign(W) if l1 else W) * number(decay)
-        new = rule.formula(W, g, *history, *numbers)
-        for array, value in zip((W, *history), new, strict=True):
+        old = W, *history
+        # A formula may return one of them for another: none is written before all are read.
+        new = [one.copy() if any(one is array for array in old) else one
+               for one in rule.formula(W, g, *history, *numbers)]
+        for array, value in zip(old, new, strict=True):
             self.keep_if_well(array, value)
 
     def keep_if_well(self, target: Any, new: Any) -> None:

@@ -293,7 +293,7 @@ def test_what_is_run_unless_asked_otherwise(scripts, text):
 def test_the_text_unless_asked_otherwise(scripts, tmp_path, monkeypatch):
     monkeypatch.setenv("MINIDROP_CACHE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    default = scripts.reproduce_lstm.default_text
+    default = scripts.text_training.default_text
     assert [default(net) for net in ("ptb_small", "char_lstm")] == ["python-stdlib"] * 2
     for name in ("ptb/train.txt", "tinyshakespeare/input.txt"):
         (tmp_path / name).parent.mkdir()

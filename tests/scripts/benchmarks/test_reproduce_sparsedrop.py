@@ -195,7 +195,7 @@ def test_the_command_makes_what_is_missing_and_no_more(scripts, cache, tmp_path,
             store.add({**key, "accuracy": 0.5, "loss": 1.0, "seconds": 1.0, "iteration": 1,
                        "threads": threads})
 
-    monkeypatch.setattr(scripts.reproduce_sparsedrop, "train_all", train_all)
+    monkeypatch.setattr(scripts.reproduction, "train_all", train_all)
     command = ["--tasks", "gpt_64", "--methods", "none,BLOCK", "--rates", "0.3,0.5", "--out",
                tmp_path / "out"]
     first, second = (run(scripts, *command) for _ in range(2))

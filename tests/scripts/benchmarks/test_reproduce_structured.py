@@ -107,7 +107,7 @@ def test_the_command_makes_what_is_missing_and_no_more(scripts, tmp_path, monkey
 
     monkeypatch.setattr(scripts.bench_cpu, "measure", measure)
     monkeypatch.setattr(scripts.reproduction_report.Row, "bound", 1.0)
-    monkeypatch.setattr(scripts.reproduce_structured, "train_all", train_all)
+    monkeypatch.setattr(scripts.reproduction, "train_all", train_all)
     command = ["--quick", "--tasks", "ner_tiny", "--methods", "NR 5", "--seeds", 2, "--iterations", 50,
                "--out", tmp_path / "out"]
     speed, both, again = (run(scripts, *command, *more) for more in (["--stage", "speed"], [], []))
