@@ -9,7 +9,8 @@ from minidrop.autograd import Block, Parameter
 from minidrop.backend import get_backend
 from minidrop.errors import ConfigError, DataError, NonFiniteError, ParallelError
 from minidrop.kept import Kept
-from minidrop.solver.parallel import WHOLE, GradientSum, Place, common_places
+from minidrop.solver.parallel import GradientSum
+from minidrop.solver.places import WHOLE, Place, common_places
 from minidrop.solver.ranks import Ranks, bytes_to_add
 from minidrop.testing import run_ranks
 
@@ -26,13 +27,14 @@ def test_a_sum_is_the_same_on_all_ranks_and_costs_what_the_formula_says(size):
     for part in parts[1:]:
         expected += part
 
-    def add(ranks, bucket):
+    def add(ranks, chunk):
         flat = parts[ranks.rank].copy()
-        return flat, ranks.add(flat, bucket)
-    for bucket in (1 << 20, 100, 7):
-        for flat, sent in on_ranks(size, lambda ranks, bucket=bucket: add(ranks, bucket)):
+        ranks.add(flat, chunk)
+        return flat, ranks.sent
+    for chunk in (1 << 20, 100, 7):
+        for rank, (flat, sent) in enumerate(on_ranks(size, lambda ranks, chunk=chunk: add(ranks, chunk))):
             assert flat.dtype == np.float32 and (flat == expected).all()
-            assert sent == bytes_to_add(1001, 4, size, bucket)
+            assert sent == bytes_to_add(1001, 4, size, chunk, rank)
     assert bytes_to_add(1200, 4, 3) == 2 * 2 * 400 * 4 and bytes_to_add(1200, 4, 1) == 0
 
 
@@ -105,9 +107,9 @@ def test_gradients_of_ranks_with_different_blocks(shape):
 
         def add(ranks, case=case):
             parameter = gradients(case, ranks.rank)
-            total = GradientSum(ranks, backend, 5)
+            total = GradientSum(ranks, backend, chunk=5)
             total.add({"a": parameter}, 0.5)
-            assert total.sent >= bytes_to_add(total.entries, 8, 3, 5)
+            assert total.sent >= bytes_to_add(total.entries, 8, 3, 5, ranks.rank)
             return parameter.dense_grad(), total.entries
         for found, entries in on_ranks(3, add):
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
@@ -164,7 +166,7 @@ def test_the_bytes_of_an_iteration_are_those_of_the_kept_blocks():
         return found
     for sent, entries, units in run_ranks(3, work)[1]:
         assert entries == units * (13 + 1) + 7 * units + 7
-        assert sent == bytes_to_add(entries, 8, 3) + 16 * 2        # and a hash of 16 bytes to each of two
+        assert sent == bytes_to_add(entries, 8, 3, rank=1) + 16 * 2        # and a hash of 16 bytes to each of two
 
 
 # -- a solver on several ranks -------------------------------------------------------------------------------
