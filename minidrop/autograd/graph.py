@@ -61,7 +61,7 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
     than the highest among the creators of the inputs. Gradients reach the leaves through `accumulate`. The
     graph is taken apart on the way, so that memory is freed early; a second backward needs a second forward.
     Where a function fails for a user's mistake or for want of memory, failed(function, error) may raise
-    another error. `watch` is told of what has run, and once of each leaf, in the same order in every such pass.
+    another error. `watch` is told of what has run, and once of each leaf.
     """
     left = _readers(seeds) if watch is not None else {}
     waiting = {}         # Function -> gradients of its outputs

@@ -178,8 +178,8 @@ class Run:
     def backward(self, scale: float | Sequence[float] = 1.0, watch: Watch | None = None) -> None:
         """Add the gradient of `scale` times the loss to `grad` of every parameter, once per run.
 
-        scale: a number, or one for each of `Net.losses`. `watch` is told how it goes on. Raises ConfigError for a net without a loss,
-        DataError if backward has run already or nothing can be trained.
+        scale: a number, or one for each of `Net.losses`. `watch` is told how it goes on. Raises ConfigError
+        for a net without a loss, DataError if backward has run already or nothing can be trained.
         """
         net = self.net
         if not net.losses:

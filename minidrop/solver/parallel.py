@@ -21,10 +21,10 @@ _FAILED = np.array([-1], np.int64)      # what a rank without gradients tells of
 class GradientSum:
     """Adds up the gradients of all ranks: each rank's blocks go into rows of numbers, one for each bucket.
 
-    A bucket has parameters in their order, last ones first, as backward reaches them, until they have `bucket`
-    numbers. All ranks draw the same patterns, so that mostly they have the same blocks, and then a short hash
-    says so. Otherwise they tell each other which they have: groups of samples that are not on every rank, rows
-    of an Embed that only some ranks read. What travels is `common_places` of all of them.
+    A bucket has parameters in their order, last ones first, as backward reaches them, until they have
+    `bucket` numbers. All ranks draw the same patterns, so that mostly they have the same blocks, and then a
+    short hash says so. Otherwise they tell each other which they have: groups of samples that are not on
+    every rank, rows of an Embed that only some ranks read. What travels is `common_places` of all of them.
 
     `early`: whether buckets travel while backward still runs; the sums are the same, bit for bit. wire: what
     numbers are rounded to on their way. `entries`, `whole_entries`: how many numbers travelled last, and how
@@ -62,8 +62,8 @@ class Reduction(Watch):
     """The sum of one iteration's gradients over ranks: as a backward pass goes on, or at its end.
 
     It watches the last backward pass of an iteration. Each bucket travels as soon as its gradients are
-    complete; the last one waits for `finish`, and so it can say of a rank that its pass has failed. Buckets do
-    not wait for each other, and the ranks may begin them in different orders.
+    complete; the last one waits for `finish`, and so it can say of a rank that its pass has failed. Buckets
+    do not wait for each other, and the ranks may begin them in different orders.
     """
 
     def __init__(self, total: GradientSum, parameters: list[Parameter], factor: float):

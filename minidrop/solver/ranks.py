@@ -65,7 +65,7 @@ class Ranks:
         """
         if self.alone:
             return
-        own, others = self.rank, [rank for rank in range(self.size) if rank != self.rank]
+        own = self.rank
         chunks = [flat[first:first + chunk] for first in range(0, len(flat), chunk)]
         ways, exchanges = [], []
         for numbers in chunks:

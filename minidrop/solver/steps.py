@@ -60,7 +60,7 @@ class EagerSteps:
         if shown:
             outputs = joined_outputs(solver.net, outputs, solver.ranks)
         show(values, outputs)
-        self.update(lr, norm)
+        solver.local_steps.update(lambda: self.update(lr, norm))
         if debug:
             debug.update()
         return values
@@ -191,15 +191,17 @@ class _Passes:
         return True
 
     def join(self) -> None:
-        """Run the last pass backward, divide gradients and losses by how much counts, of all passes and ranks,
-        and add them up."""
+        """Run the last pass backward, and add up gradients and losses over ranks, divided by how much counts
+        in all passes."""
         if not self.ranks.alone:
             self.total, self.loss = self.ranks.total([self.total, self.loss]).tolist()
         passes = 1.0 if self.factors is not None or not self.total else self.size / self.total
         self.loss *= passes
-        if self.ranks.alone:
-            self.net.backward(self.last)
-            self._scale(passes)
+        if self.ranks.alone or self.solver.local_steps.active:
+            self.ranks.together(lambda: self.net.backward(self.last))
+            own = passes * self.ranks.size      # the mean over ranks is the gradient of the whole batch
+            for parameter in self.solver.updater.parameters.values() if own != 1 else ():
+                parameter.scale_grad(own)
         else:
             self._add_up(passes)
 
@@ -211,11 +213,6 @@ class _Passes:
         except Exception as raised:     # raised by `finish`, on all ranks
             error = raised
         reduction.finish(error)
-
-    def _scale(self, passes):
-        if passes != 1:
-            for parameter in self.solver.updater.parameters.values():
-                parameter.scale_grad(passes)
 
     def _weights(self, part):
         """What each loss of a pass is multiplied by; None where they do not agree on how much counts."""

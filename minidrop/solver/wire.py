@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from minidrop.config import SolverParameter
+from minidrop.errors import nearest
+
 WIRES = ("float16", "bfloat16")
 
 
 class Wire:
     """Numbers of 16 bits in place of those of gradients: half the bytes, or a quarter of float64.
 
-    float16: 11 significant bits, below 6.1e-5 fewer; above 65504 it is infinite. bfloat16: 8 significant bits,
-    and the range of float32. Both round to the nearest, ties to even.
+    float16: 11 significant bits, below 6.1e-5 fewer; above 65504 it is infinite. bfloat16: 8 significant
+    bits, and the range of float32. Both round to the nearest, ties to even.
     """
 
     def __init__(self, name: str):
@@ -35,3 +38,16 @@ class Wire:
         if self.name == "float16":
             return coded.astype(dtype)
         return (coded.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(dtype, copy=False)
+
+
+def wire_of(settings: SolverParameter) -> Wire | None:
+    """Return what a solver file's `wire` says; None if numbers travel as they are."""
+    return Wire(settings.wire) if settings.wire else None
+
+
+def wire_problems(settings: SolverParameter) -> list[tuple[str, str]]:
+    """Return (field, what is wrong with it) of the field `wire`, and of what it does not go with."""
+    if settings.wire in ("", *WIRES):
+        return []
+    return [("wire", f"wire must be {' or '.join(WIRES)}, or empty, got {settings.wire!r}"
+                     f"{nearest(settings.wire, WIRES)}")]

@@ -166,7 +166,7 @@ def test_the_bytes_of_an_iteration_are_those_of_the_kept_blocks():
         return found
     for sent, entries, units in run_ranks(3, work)[1]:
         assert entries == units * (13 + 1) + 7 * units + 7
-        assert sent == bytes_to_add(entries, 8, 3, rank=1) + 16 * 2        # and a hash of 16 bytes to each of two
+        assert sent == bytes_to_add(entries, 8, 3, rank=1) + 16 * 2      # and a hash to each of two
 
 
 # -- a solver on several ranks -------------------------------------------------------------------------------
