@@ -45,7 +45,7 @@ class Watch:
     def begin(self, leaves: Iterable[Tensor]) -> None:
         """The pass begins, and may reach these leaves; the gradients of all others stay as they are."""
 
-    def ran(self) -> None:
+    def has_run(self) -> None:
         """A function has run backward."""
 
     def complete(self, leaf: Tensor) -> None:
@@ -99,7 +99,7 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
                 others.append(gradient)
         if watch is not None:
             have_read([tensor for tensor in inputs if id(tensor) in left])
-            watch.ran()
+            watch.has_run()
 
     def have_read(leaves):
         for leaf in leaves:

@@ -94,7 +94,7 @@ class Reduction(Watch):
             if not self.missing[number] and number < len(self.buckets) - 1:
                 self._send(number)
 
-    def ran(self) -> None:
+    def has_run(self) -> None:
         """Let the buckets go on that are under way."""
         for number in list(self.open):
             self._go_on(number, self.jobs[number].advance)
@@ -111,7 +111,7 @@ class Reduction(Watch):
                     self._send(number)
             while self.open:
                 self._go_on(self.open[0], self.jobs[self.open[0]].wait)
-                self.ran()
+                self.has_run()
         if self.failed:
             self.ranks.check(self.error)
         self.total.note(self.entries, sum(parameter.size for bucket in self.buckets for parameter in bucket),

@@ -203,7 +203,7 @@ class Watched(graph.Watch):
     def begin(self, leaves):
         self.leaves = sorted(self.names[id(one)] for one in leaves)
 
-    def ran(self):
+    def has_run(self):
         self.told.append("ran")
 
     def complete(self, leaf):

@@ -39,7 +39,7 @@ def test_an_average_every_iteration_is_the_mean_gradient(settings, size):
 @pytest.mark.parametrize("rule", ["SGD", "Adam"])
 def test_ranks_differ_in_between_and_are_equal_after_each_average(rule):
     def work(communicator):
-        solver = solver_of(mlp_with("PERIODIC"), f'type: "{rule}" momentum: 0.9 ema_decay: 0.5 '
+        solver = solver_of(mlp_with("PERIODIC groups: 1"), f'type: "{rule}" momentum: 0.9 ema_decay: 0.5 '
                                                  f"average_interval: 3", communicator)
         found = []
         for _ in range(7):
