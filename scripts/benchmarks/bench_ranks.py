@@ -7,8 +7,9 @@
 0.0005, float32; the batch is that of all ranks together. The methods take turns: "process" is one process
 with a thread for each rank; "overlap" are the ranks, whose gradients travel while backward runs; "at the end"
 the same without (layer_wise_reduce: false); bfloat16 is "overlap" with that wire. All make the same
-iterations, and so draw the same patterns; a speed is the ratio of all seconds of the process to those of a method, and in
-brackets stand the extremes of that ratio over rounds. Ranks wait for each other, and rank 0 is timed.
+iterations, and so draw the same patterns; a speed is the ratio of all seconds of the process to those of a
+method, and in brackets stand the extremes of that ratio over rounds. Ranks wait for each other, and rank 0 is
+timed.
 """
 
 import argparse

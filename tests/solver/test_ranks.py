@@ -1,5 +1,7 @@
 """What ranks agree on, what they tell each other, and what travels."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from nets import ip, layer, net_of
@@ -129,13 +131,16 @@ def perceptron(rate, groups):
                   layer("SoftmaxWithLoss", "loss", "out label"), fills=False)
 
 
+def sets_of(net, name):
+    """The sets of units that the groups of samples keep of a layer."""
+    kept_units = net.layers[name].drawn.outputs.kept
+    return getattr(kept_units, "sets", [kept_units] * 4)
+
+
 def share_that_travels(net, iteration):
     """Of the bytes of dense gradients, with the sets of kept units that the planner gives the products."""
     net.draw_patterns(iteration)
-
-    def sets(name):
-        kept_units = net.layers[name].drawn.outputs.kept
-        return getattr(kept_units, "sets", [kept_units] * 4)
+    sets = partial(sets_of, net)
     entries = 0
     for shape, rows, cols in zip(SHAPES.values(), [*map(sets, ("ip1", "ip2")), [None] * 4],
                                  [[None] * 4, *map(sets, ("ip1", "ip2"))], strict=True):
@@ -152,6 +157,19 @@ def test_traffic_falls_with_what_is_dropped(rate, groups, most):
     net = perceptron(rate, groups)
     mean = np.mean([share_that_travels(net, iteration) for iteration in range(200)])
     assert 0.7 * most < mean <= most
+
+
+@pytest.mark.parametrize(("rate", "least", "most"), [(0.5, 0.55, 0.75), (0.7, 0.25, 0.4)])
+def test_the_blocks_of_four_groups_cover_much_of_a_matrix(rate, least, most):
+    """The entries of ip2 that any group has: what could travel at least, in place of the blocks."""
+    net = perceptron(rate, 4)
+    shares = []
+    for iteration in range(30):
+        net.draw_patterns(iteration)
+        rows, cols = (np.array([np.ones(2048) if one is None else one.mask() for one in sets_of(net, name)],
+                               np.float32) for name in ("ip2", "ip1"))
+        shares.append((rows.T @ cols > 0).mean())
+    assert least < np.mean(shares) < most
 
 
 def test_the_bytes_of_an_iteration_are_those_of_the_kept_blocks():
