@@ -117,10 +117,11 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
             if weights:
                 trained.net.load_weights(weights, skip_mismatched, ema=ema)
         trained.ranks.at_root(lambda: folder.begin())
-        recorded = timeline(trained, trace) if trace else nullcontext()
+        if trace:
+            stack.enter_context(timeline(trained, trace))
         if run_log is None:
             introduce(trained)
-            code = _train(trained, signals, recorded, None, "")
+            code = _train(trained, signals, nullcontext(), None, "")
         else:
             run_log.open(folder.log_path, formatter)
             with_bar = wants_bar(progress)
@@ -138,10 +139,7 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
                 launcher = f"mpiexec -n {communicator.size} "
             again = [*without(context.obj, "resume", "snapshot", "out"), "--out", str(folder.path),
                      "--resume", "auto"]
-            shown = ExitStack()
-            for one in (view, recorded):
-                shown.enter_context(one)
-            code = _train(trained, signals, shown, narrator, f"{launcher}minidrop {shlex.join(again)}")
+            code = _train(trained, signals, view, narrator, f"{launcher}minidrop {shlex.join(again)}")
     context.exit(code)
 
 

@@ -6,10 +6,10 @@
 784-2048-2048-10 with a drop of rate 0.5 behind both hidden layers, SGD with momentum 0.9 and weight decay
 0.0005, float32; the batch is that of all ranks together. The methods take turns: "process" is one process
 with a thread for each rank; "overlap" are the ranks, whose gradients travel while backward runs; "at the end"
-the same without (layer_wise_reduce: false); bfloat16 is "overlap" with that wire. All make the same
-iterations, and so draw the same patterns; a speed is the ratio of all seconds of the process to those of a
-method, and in brackets stand the extremes of that ratio over rounds. Ranks wait for each other, and rank 0 is
-timed.
+the same without (layer_wise_reduce: false); "small" is "overlap" with a bucket for each parameter, bfloat16
+with that wire. All make the same iterations, and so draw the same patterns; a speed is the ratio of all
+seconds of the process to those of a method, and in brackets stand the extremes of that ratio over rounds.
+Ranks wait for each other, and rank 0 is timed.
 """
 
 import argparse
@@ -22,7 +22,8 @@ from pathlib import Path
 
 from in_turn import Worker
 
-METHODS = {"overlap": "", "at the end": "layer_wise_reduce: false", "bfloat16": 'wire: "bfloat16"'}
+METHODS = {"overlap": "", "at the end": "layer_wise_reduce: false", "small": "reduce_bucket: 1",
+           "bfloat16": 'wire: "bfloat16"'}
 NET = """
 base_lr: 0.01 lr_policy: "fixed" momentum: 0.9 weight_decay: 0.0005 random_seed: 1 max_iter: 100000 {settings}
 net_param {{
