@@ -73,9 +73,9 @@ class MPIRanks:
     def start(self, parts: Sequence[np.ndarray], found: Sequence[np.ndarray], tag: int) -> _Transfer:
         # Messages from rank to rank: collectives take several rounds, each of which waits for a call of MPI.
         others = [(self.rank + i) % self.size for i in range(1, self.size)]
-        return _Transfer([self.world.Irecv(found[r].view(np.uint8), r, tag) for r in reversed(others)]
-                         + [self.world.Isend(parts[r].view(np.uint8), r, tag) for r in others],
-                         self._all_ended)
+        requests = [self.world.Irecv(found[r].view(np.uint8), r, tag) for r in reversed(others)]
+        requests += [self.world.Isend(parts[r].view(np.uint8), r, tag) for r in others]
+        return _Transfer(requests, self._all_ended, _wait)
 
     def gather(self, array: np.ndarray) -> np.ndarray:
         found = np.empty((self.size, *array.shape), array.dtype)
@@ -88,18 +88,19 @@ class MPIRanks:
 
 
 class _Transfer:
-    """Messages under way, which hold their arrays."""
+    """Messages under way. MPI's requests hold their arrays."""
 
-    def __init__(self, requests, all_ended):
-        self.requests, self.all_ended = requests, all_ended
+    def __init__(self, requests, all_ended, wait):
+        self.requests, self._all_ended, self._wait = requests, all_ended, wait
 
     def Test(self) -> bool:     # named as that of MPI's requests
-        return self.all_ended(self.requests)
+        return self._all_ended(self.requests)
 
-    ready = Test
+    def ready(self) -> bool:
+        return self.Test()
 
     def wait(self) -> None:
-        _wait(self)
+        self._wait(self)
 
 
 def _wait(request):

@@ -8,6 +8,7 @@ from minidrop.config import SolverParameter
 from minidrop.errors import nearest
 
 WIRES = ("float16", "bfloat16")
+_AT_A_TIME = 1 << 15        # numbers whose intermediate results stay in the cache
 
 
 class Wire:
@@ -21,16 +22,24 @@ class Wire:
         self.name = name
 
     def encode(self, numbers: np.ndarray) -> np.ndarray:
-        """Return the numbers rounded, as 16 bits each."""
+        """Return a row of numbers rounded, as 16 bits each."""
         if self.name == "float16":
             with np.errstate(over="ignore"):        # an infinite gradient is reported before the update
                 return numbers.astype(np.float16)
-        with np.errstate(over="ignore"):
-            single = numbers.astype(np.float32, copy=False)
-        bits = single.view(np.uint32)
-        last = (bits >> np.uint32(16)) & np.uint32(1)
-        coded = ((bits + (last + np.uint32(0x7FFF))) >> np.uint32(16)).astype(np.uint16)
-        coded[np.isnan(single)] = 0x7FC0        # one of all bits would become a zero
+        coded = np.empty(len(numbers), np.uint16)
+        for first in range(0, len(numbers), _AT_A_TIME):
+            part = slice(first, first + _AT_A_TIME)
+            with np.errstate(over="ignore"):
+                single = numbers[part].astype(np.float32, copy=False)
+            bits = single.view(np.uint32)
+            rounded = bits >> np.uint32(16)
+            rounded &= np.uint32(1)         # ties go to even
+            rounded += np.uint32(0x7FFF)
+            rounded += bits
+            rounded >>= np.uint32(16)
+            coded[part] = rounded
+            if not np.isfinite(single).all():
+                coded[part][np.isnan(single)] = 0x7FC0      # one of all bits would become a zero
         return coded
 
     def decode(self, coded: np.ndarray, dtype: np.dtype) -> np.ndarray:
