@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -93,14 +94,13 @@ def profile_steps(net: Net, step: Any, iterations: int = 20, rule: Any = None) -
 
     Timing every part has a cost of its own: use `measure_steps` to learn how long a step takes.
     """
-    clock = _Clock(net.backend.synchronize)
+    clock = Clock(net.backend.synchronize)
     with ExitStack() as stack:
-        for node in net.graph.nodes:
-            stack.enter_context(_replaced(node.layer, "forward", _timed_layer(clock, node)))
+        stack.enter_context(timed_layers(clock, net))
         for name, timed in _timed_products(clock, net.backend):
-            stack.enter_context(_replaced(net.backend, name, timed))
+            stack.enter_context(replaced(net.backend, name, timed))
         if rule is not None:
-            stack.enter_context(_replaced(rule, "update", clock.timed(
+            stack.enter_context(replaced(rule, "update", clock.timed(
                 rule.update, lambda _backend, parameter, *_: ("update", parameter.name.rsplit(".", 1)[0]))))
         run = clock.timed(step, lambda: ("step", ""))
         for _ in range(iterations):
@@ -112,14 +112,15 @@ def profile_steps(net: Net, step: Any, iterations: int = 20, rule: Any = None) -
     return Profile(parts.get(("step", ""), 0.0), parts.get(("gemm", ""), 0.0), layers)
 
 
-class _Clock:
-    """Accumulates the seconds that functions take, by key."""
+class Clock:
+    """Accumulates the seconds that functions take, by key. Waits for the device before and after each."""
 
-    def __init__(self, synchronize):
+    def __init__(self, synchronize: Callable[[], object]):
         self.synchronize = synchronize
-        self.seconds = defaultdict(float)
+        self.seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
 
-    def timed(self, function, key_of):
+    def timed(self, function: Callable, key_of: Callable[..., tuple[str, str]]) -> Callable:
+        """Return the function, timed; key_of is called with the same arguments."""
         def timed(*args, **keywords):
             self.synchronize()
             start = time.perf_counter()
@@ -127,8 +128,21 @@ class _Clock:
                 return function(*args, **keywords)
             finally:
                 self.synchronize()
-                self.seconds[key_of(*args, **keywords)] += time.perf_counter() - start
+                self.note(key_of(*args, **keywords), start, time.perf_counter())
         return timed
+
+    def note(self, key: tuple[str, str], start: float, end: float) -> None:
+        """Take in that something ran from `start` to `end`."""
+        self.seconds[key] += end - start
+
+
+@contextmanager
+def timed_layers(clock: Clock, net: Net) -> Iterator[None]:
+    """Within this context the passes of a net are timed layer by layer: ("forward" or "backward", layer)."""
+    with ExitStack() as stack:
+        for node in net.graph.nodes:
+            stack.enter_context(replaced(node.layer, "forward", _timed_layer(clock, node)))
+        yield
 
 
 def _timed_products(clock, backend):
@@ -177,7 +191,7 @@ def _timed_layer(clock, node):
 
 
 @contextmanager
-def _replaced(owner, name, value):
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """Temporarily shadow a class attribute with the attribute `name` on the instance `owner`."""
     setattr(owner, name, value)
     try:

@@ -2,8 +2,8 @@
 
 from minidrop.autograd.function import Function
 from minidrop.autograd.gradcheck import check_gradients
-from minidrop.autograd.graph import backward, no_grad
+from minidrop.autograd.graph import Watch, backward, no_grad
 from minidrop.autograd.tensor import Block, Blocks, Parameter, Tensor, as_matrix
 
-__all__ = ["Block", "Blocks", "Function", "Parameter", "Tensor", "as_matrix", "backward", "check_gradients",
-           "no_grad"]
+__all__ = ["Block", "Blocks", "Function", "Parameter", "Tensor", "Watch", "as_matrix", "backward",
+           "check_gradients", "no_grad"]

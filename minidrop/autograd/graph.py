@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -39,16 +39,31 @@ def no_grad() -> Iterator:
         _state.recording = before
 
 
+class Watch:
+    """What is told of a backward pass while it runs; does nothing itself."""
+
+    def begin(self, leaves: Iterable[Tensor]) -> None:
+        """The pass begins, and may reach these leaves; the gradients of all others stay as they are."""
+
+    def has_run(self) -> None:
+        """A function has run backward."""
+
+    def complete(self, leaf: Tensor) -> None:
+        """No function that has yet to run reads this leaf: its gradient is complete."""
+
+
 def backward(seeds: list[tuple[Tensor, np.ndarray]],
-             failed: Callable[[Function, Exception], object] = lambda function, error: None) -> None:
+             failed: Callable[[Function, Exception], object] = lambda function, error: None,
+             watch: Watch | None = None) -> None:
     """Run the backward pass from `seeds`, pairs (tensor, gradient array of the tensor's physical shape).
 
     A function runs once, after all readers of its outputs: their `rank` is higher, because a rank is one more
     than the highest among the creators of the inputs. Gradients reach the leaves through `accumulate`. The
     graph is taken apart on the way, so that memory is freed early; a second backward needs a second forward.
     Where a function fails for a user's mistake or for want of memory, failed(function, error) may raise
-    another error.
+    another error. `watch` is told of what has run, and once of each leaf.
     """
+    left = _readers(seeds) if watch is not None else {}
     waiting = {}         # Function -> gradients of its outputs
     order = []           # heap of (-rank, -age, Function): the order of sums must not depend on addresses
 
@@ -82,9 +97,22 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
             if want and gradient is not None:
                 deliver(tensor, gradient, others)
                 others.append(gradient)
+        if watch is not None:
+            have_read([tensor for tensor in inputs if id(tensor) in left])
+            watch.has_run()
 
+    def have_read(leaves):
+        for leaf in leaves:
+            left[id(leaf)][1] -= 1
+            if not left[id(leaf)][1]:
+                del left[id(leaf)]
+                watch.complete(leaf)
+
+    if watch is not None:
+        watch.begin([leaf for leaf, _ in left.values()])
     for tensor, gradient in seeds:
         deliver(tensor, gradient, [gradient])
+    have_read([tensor for tensor, _ in seeds if id(tensor) in left])
     while order:
         function = heapq.heappop(order)[2]
         try:
@@ -92,6 +120,23 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
         except (MinidropError, MemoryError) as error:
             failed(function, error)
             raise
+    for leaf, _ in list(left.values()):         # read by functions that no gradient has reached
+        watch.complete(leaf)
+
+
+def _readers(seeds):
+    """Return {id of a leaf: [the leaf, how often the seeds and the functions below them read it]}."""
+    found, seen = {}, set()
+    waiting = [tensor for tensor, _ in seeds]
+    while waiting:
+        tensor = waiting.pop()
+        function = tensor.creator
+        if function is None:
+            found.setdefault(id(tensor), [tensor, 0])[1] += 1
+        elif function not in seen:
+            seen.add(function)
+            waiting += [one for one in function.inputs or () if one.requires_grad]
+    return found
 
 
 def _apart(backend, gradient, others):

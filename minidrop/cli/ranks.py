@@ -113,7 +113,13 @@ class Traffic:
     def __call__(self, event: Event) -> None:
         if event.kind != "step" or self.steps >= MEASURED or event.solver is None:
             return
-        total = event.solver.gradient_sum
+        local, total = event.solver.local_steps, event.solver.gradient_sum
+        if local.active:
+            if local.sent:
+                self.steps = MEASURED
+                log.info("each rank sends %.4g MB of weights and history every %d iterations",
+                         local.sent / 1e6, local.interval)
+            return
         self.steps += 1
         self.sent += total.sent
         self.entries += total.entries

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from minidrop.apps.timeline import timeline
 from minidrop.backend import cuda_devices
 from minidrop.cli import values
 from minidrop.cli.caffe_flags import without
@@ -31,6 +32,7 @@ from minidrop.errors import MinidropError
 from minidrop.snapshot import read_header
 from minidrop.solver import Solver
 from minidrop.solver.signals import EFFECTS, StopSignals, exit_code_of
+from minidrop.solver.wire import WIRES
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,11 @@ log = logging.getLogger(__name__)
 @click.option("--mpi/--no-mpi", "together", default=None,
               help="Train together with the processes that a launcher such as mpiexec started with this one, "
               "or alone. [default: together, if there are any]")
+@click.option("--wire", type=click.Choice(WIRES),
+              help="With several ranks: round gradients to 16 bits on their way. [default: the file's wire]")
+@click.option("--timeline", "trace", metavar="FILE",
+              help="Record when the parts of the first 100 iterations run, on each rank, as JSON for "
+              "Perfetto.")
 @click.option("--log-format", type=click.Choice(["minidrop", "caffe"]), default="minidrop", show_default=True,
               help="caffe: lines that parsers of Caffe's logs can read.")
 @click.pass_context
@@ -67,7 +74,7 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
           ignore_unknown: bool, device: str, gpu: str | None, dtype: Any, precision: str, weights: Any,
           skip_mismatched: bool, ema: bool, resume: Any, out: Any, seed: int, sigint_effect: Any,
           sighup_effect: Any, tensorboard: bool, progress: Any, together: bool | None,
-          log_format: str) -> None:
+          wire: str | None, trace: str | None, log_format: str) -> None:
     """Train a net.
 
     The run folder holds metrics.jsonl, the resolved solver and net files, train.log, and snapshots/ (unless
@@ -87,6 +94,8 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
     device = chosen_device(device, gpu)
     if seed is not None:
         overrides = (*overrides, f"random_seed={seed}")
+    if wire is not None:
+        overrides = (*overrides, f"wire={wire}")
     with ExitStack() as stack:
         # Before the nets are built, which takes long, so that no signal is lost.
         signals = stack.enter_context(StopSignals(sigint_effect, sighup_effect))
@@ -108,6 +117,8 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
             if weights:
                 trained.net.load_weights(weights, skip_mismatched, ema=ema)
         trained.ranks.at_root(lambda: folder.begin())
+        if trace:
+            stack.enter_context(timeline(trained, trace))
         if run_log is None:
             introduce(trained)
             code = _train(trained, signals, nullcontext(), None, "")

@@ -30,7 +30,7 @@ from minidrop.net.show import described
 from minidrop.net.weights import Weights
 
 if TYPE_CHECKING:
-    from minidrop.autograd.tensor import Tensor
+    from minidrop.autograd import Tensor, Watch
     from minidrop.backend import Backend
     from minidrop.layers.base import Layer
     from minidrop.net.drops import Mode
@@ -296,11 +296,11 @@ class Net(Weights, Predicts, Lifetime):
         self.guard.check()
         return self.run.loss
 
-    def backward(self, scale: float | Sequence[float] = 1.0) -> None:
+    def backward(self, scale: float | Sequence[float] = 1.0, watch: Watch | None = None) -> None:
         """Add the gradient of `scale` times the loss to every `grad`, once a forward; see `Run.backward`."""
         self.guard.check()
         with self.guard():
-            self.run.backward(scale)
+            self.run.backward(scale, watch)
 
     def first_nonfinite(self) -> tuple[str, str] | None:
         """Return (layer, blob) of the first top of the last pass that is not finite, or None."""

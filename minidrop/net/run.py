@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from minidrop import functions
-from minidrop.autograd import Tensor, backward
+from minidrop.autograd import Tensor, Watch, backward
 from minidrop.errors import ConfigError, DataError, KeptError, MinidropError, fits_into_memory
 from minidrop.layers import DataLayer
 
@@ -175,11 +175,11 @@ class Run:
         losses = [weight * self.tensors[ref].data.sum().astype("float64") for ref, weight in self.net.losses]
         return sum(losses[1:], losses[0]).reshape(1)
 
-    def backward(self, scale: float | Sequence[float] = 1.0) -> None:
+    def backward(self, scale: float | Sequence[float] = 1.0, watch: Watch | None = None) -> None:
         """Add the gradient of `scale` times the loss to `grad` of every parameter, once per run.
 
-        scale: a number, or one for each of `Net.losses`. Raises ConfigError for a net without a loss,
-        DataError if backward has run already or nothing can be trained.
+        scale: a number, or one for each of `Net.losses`. `watch` is told how it goes on. Raises ConfigError
+        for a net without a loss, DataError if backward has run already or nothing can be trained.
         """
         net = self.net
         if not net.losses:
@@ -198,7 +198,7 @@ class Run:
         xp = net.backend.xp
         with net.backend.active():
             backward([(tensor, xp.full(tensor.data.shape, seed, tensor.dtype)) for tensor, seed in roots],
-                     self._raise_of_function)
+                     self._raise_of_function, watch)
 
     def _require(self, what):
         if any(ref not in self.tensors for ref, _ in self.net.losses):

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from minidrop.config import SolverConfig, decimal
 from minidrop.net import Net
 from minidrop.solver.averages import ema_problems
+from minidrop.solver.local_steps import local_problems
 from minidrop.solver.lr_policy import check_lr_policy
 from minidrop.solver.rules import check_rule
+from minidrop.solver.wire import wire_problems
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +20,9 @@ def solver_problems(config: SolverConfig) -> list[str]:
     """Return every mistake in the solver's own fields, as "file:line:column: what"."""
     settings = config.message
     found = check_lr_policy(settings) + check_rule(settings) + ema_problems(settings)
-    for field, least in (("max_iter", 1), ("iter_size", 1), ("average_loss", 1), ("display", 0),
-                         ("snapshot", 0), ("test_interval", 0)):
+    found += wire_problems(settings) + local_problems(settings)
+    for field, least in (("max_iter", 1), ("iter_size", 1), ("average_loss", 1), ("reduce_bucket", 1),
+                         ("display", 0), ("snapshot", 0), ("test_interval", 0)):
         if getattr(settings, field) < least:
             found.append((field, f"{field} must be at least {least}, got {getattr(settings, field)}"))
     if settings.HasField("clip_gradients") and settings.clip_gradients == 0:
@@ -65,6 +68,9 @@ def warn_of_ignored(config: SolverConfig) -> None:
         log.warning("%s: early_stopping has no effect: test_interval is 0", config.where("early_stopping"))
     if settings.decay_axes and not settings.weight_decay:
         log.warning("%s: decay_axes has no effect: weight_decay is 0", config.where("decay_axes"))
+    if settings.wire and settings.average_interval:
+        log.warning("%s: wire has no effect with average_interval: no gradients travel, and weights travel "
+                    "as they are", config.where("wire"))
     if settings.debug_info and not settings.display:
         log.warning("%s: debug_info has no effect while display is 0: it is logged with each display",
                     config.where("debug_info"))

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
 
+class Pending(Protocol):
+    """A transfer that has begun. Until it has ended, what it sends must not change."""
+
+    def ready(self) -> bool:
+        """Whether it has ended. Asking lets it go on."""
+
+    def wait(self) -> None:
+        """Return when it has ended."""
+
+
 class Communicator(Protocol):
     """Moves arrays between `size` ranks; `rank` is this one, from 0.
 
-    All ranks call the same methods in the same order, with arrays of the same shape and dtype on the host.
-    Nothing is added up here: sums over ranks are taken by `Ranks`, in the order of the ranks.
+    All ranks call `gather` in the same order, with arrays of the same shape and dtype on the host. The calls
+    of `start` need an order only among those of one tag. Nothing is added up here: sums over ranks are taken
+    by `Ranks`, in the order of the ranks.
     """
 
     rank: int
@@ -21,8 +33,12 @@ class Communicator(Protocol):
     local_rank: int     # among the ranks of this machine
     local_size: int
 
-    def exchange(self, parts: np.ndarray) -> np.ndarray:
-        """Send parts[r] to rank r; return an array of the same shape whose [r] is from rank r."""
+    def start(self, parts: Sequence[np.ndarray], found: Sequence[np.ndarray], tag: int) -> Pending:
+        """Begin to send parts[r] to rank r, and to receive into found[r] what rank r sends with this tag.
+
+        The arrays have one axis, and what goes from one rank to another has one length and dtype on both.
+        This rank's own places are left alone.
+        """
 
     def gather(self, array: np.ndarray) -> np.ndarray:
         """Return (size, *shape): the arrays of all ranks, in their order."""
@@ -36,11 +52,21 @@ class Alone:
 
     rank, size, host, local_rank, local_size = 0, 1, "", 0, 1
 
-    def exchange(self, parts: Any) -> Any:
-        return parts
+    def start(self, parts: Any, found: Any, tag: int) -> Pending:
+        return _Nothing()
 
     def gather(self, array: Any) -> Any:
         return array[None]
 
     def abort(self) -> NoReturn:
         sys.exit(1)
+
+
+class _Nothing:
+    """A transfer between no others."""
+
+    def ready(self) -> bool:
+        return True
+
+    def wait(self) -> None:
+        pass

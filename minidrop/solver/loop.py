@@ -24,6 +24,7 @@ from minidrop.solver.checks import warn_of_best, warn_of_ignored
 from minidrop.solver.communicator import Communicator
 from minidrop.solver.evaluation import TestStopped, run_test
 from minidrop.solver.events import Event, small_outputs, small_values, stateful, tell
+from minidrop.solver.local_steps import LocalSteps
 from minidrop.solver.loss_scale import LossScale
 from minidrop.solver.objects import solver_of
 from minidrop.solver.parallel import GradientSum, check_alike
@@ -32,6 +33,7 @@ from minidrop.solver.ranks import Ranks
 from minidrop.solver.saving import Saving
 from minidrop.solver.source import Description, as_source
 from minidrop.solver.steps import EagerSteps
+from minidrop.solver.wire import wire_of
 
 
 class Solver(Saving):
@@ -58,7 +60,8 @@ class Solver(Saving):
 
     `communicator`: of the ranks that train together; every rank makes the same Solver and calls the same
     methods. Each reads its part of every batch, and gradients are added up over them (see `Ranks` and
-    `GradientSum`); rank 0 alone writes snapshots. `ranks` is what they agree on.
+    `GradientSum`), or weights are averaged now and then (`LocalSteps`); rank 0 alone writes snapshots.
+    `ranks` is what they agree on.
 
     `choices` is (train, tests): the NetChoice of each net, overrides applied. `settings` is the resolved
     SolverParameter. `steps` runs the iterations.
@@ -128,7 +131,9 @@ class Solver(Saving):
         self.net, *self.test_nets = self._nets
         self.seed = seed
         self.updater = self.source.updater(self.settings, self.net)
-        self.gradient_sum = GradientSum(self.ranks, self.net.backend)
+        self.gradient_sum = GradientSum(self.ranks, self.net.backend, self.settings.reduce_bucket,
+                                        early=self.settings.layer_wise_reduce, wire=wire_of(self.settings))
+        self.local_steps = LocalSteps(self)
         self.ema = averages_of(self)
         self.loss_scale = LossScale() if self.net.backend.precision == "float16" else None
         self.iteration = 0
@@ -152,6 +157,7 @@ class Solver(Saving):
         """
         if self.has_prefix or self.settings.snapshot:
             state.check_names(self)
+        self.local_steps.join()
         check_alike(self.ranks, self.updater.parameters, self.net.backend)
         self._stopping = False
         self._should_stop = lambda solver: self.ranks.any(should_stop(solver) or self._stopping)
@@ -286,6 +292,7 @@ class Solver(Saving):
         outputs of more than 100 values.
         """
         self.settle()
+        self.local_steps.join()
         average_statistics(self.net, self.ranks)
         net, choice = self.test_nets[index], self.choices[1][index]
         with tested_weights(self):

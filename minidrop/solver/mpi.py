@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -64,16 +64,18 @@ class MPIRanks:
     """
 
     def __init__(self, mpi: Any):
-        self.world = mpi.COMM_WORLD
+        self.world, self._all_ended = mpi.COMM_WORLD, mpi.Request.Testall
         self.rank, self.size, self.host = self.world.rank, self.world.size, mpi.Get_processor_name()
         local = self.world.Split_type(mpi.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = local.rank, local.size
         local.Free()
 
-    def exchange(self, parts: np.ndarray) -> np.ndarray:
-        found = np.empty_like(parts)
-        _wait(self.world.Ialltoall(np.ascontiguousarray(parts), found))
-        return found
+    def start(self, parts: Sequence[np.ndarray], found: Sequence[np.ndarray], tag: int) -> _Transfer:
+        # Messages from rank to rank: collectives take several rounds, each of which waits for a call of MPI.
+        others = [(self.rank + i) % self.size for i in range(1, self.size)]
+        requests = [self.world.Irecv(found[r].view(np.uint8), r, tag) for r in reversed(others)]
+        requests += [self.world.Isend(parts[r].view(np.uint8), r, tag) for r in others]
+        return _Transfer(requests, self._all_ended, _wait)
 
     def gather(self, array: np.ndarray) -> np.ndarray:
         found = np.empty((self.size, *array.shape), array.dtype)
@@ -83,6 +85,22 @@ class MPIRanks:
     def abort(self) -> NoReturn:
         self.world.Abort(1)
         raise SystemExit(1)
+
+
+class _Transfer:
+    """Messages under way. MPI's requests hold their arrays."""
+
+    def __init__(self, requests, all_ended, wait):
+        self.requests, self._all_ended, self._wait = requests, all_ended, wait
+
+    def Test(self) -> bool:     # named as that of MPI's requests
+        return self._all_ended(self.requests)
+
+    def ready(self) -> bool:
+        return self.Test()
+
+    def wait(self) -> None:
+        self._wait(self)
 
 
 def _wait(request):

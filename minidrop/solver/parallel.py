@@ -3,98 +3,176 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from minidrop.autograd.tensor import Block, Blocks, Parameter, as_matrix
+from minidrop.autograd import Parameter, Tensor, Watch
 from minidrop.backend import Backend
 from minidrop.errors import ParallelError
-from minidrop.kept import Kept
-from minidrop.solver.ranks import BUCKET, Ranks
+from minidrop.solver.places import Packed, Place, places_of, read, written
+from minidrop.solver.ranks import CHUNK, Job, Ranks, Steps
+from minidrop.solver.wire import Wire
 
-_WHOLE, _REGULAR, _LISTED = range(3)        # how a side is written down
-
-
-class Place(NamedTuple):
-    """Where a Block stands in the matrix of its parameter; None means a whole axis."""
-
-    rows: Kept | None
-    cols: Kept | None
-
-    def shape(self, matrix: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of the block in a matrix of this shape, or in a row of numbers."""
-        sides = self if len(matrix) > 1 or self.rows is not None else self[::-1]
-        return tuple(n if kept is None else kept.count for n, kept in zip(matrix, sides, strict=False))
-
-
-WHOLE = Place(None, None)
+BUCKET = 1 << 18        # numbers of parameters whose gradients are added up together
+_FAILED = np.array([-1], np.int64)      # what a rank without gradients tells of its blocks
 
 
 class GradientSum:
-    """Adds up the gradients of all ranks: each rank's blocks go into one row of numbers, bucket by bucket.
+    """Adds up the gradients of all ranks: each rank's blocks go into rows of numbers, one for each bucket.
 
-    All ranks draw the same patterns, so that mostly they have the same blocks, and then a short hash says so.
-    Otherwise they tell each other which they have: groups of samples that are not on every rank, rows of an
-    Embed that only some ranks read. What travels is `common_places` of all of them.
+    A bucket has parameters in their order, last ones first, as backward reaches them, until they have
+    `bucket` numbers. All ranks draw the same patterns, so that mostly they have the same blocks, and then a
+    short hash says so. Otherwise they tell each other which they have: groups of samples that are not on
+    every rank, rows of an Embed that only some ranks read. What travels is `common_places` of all of them.
 
-    `entries`, `whole_entries`: how many numbers travelled last, and how many all gradients have. `sent`: the
-    bytes that this rank sent for it, `bytes_to_add` and what the ranks tell each other of their blocks.
+    `early`: whether buckets travel while backward still runs; the sums are the same, bit for bit. wire: what
+    numbers are rounded to on their way. `entries`, `whole_entries`: how many numbers travelled last, and how
+    many all gradients have. `sent`: the bytes that this rank sent for it, `bytes_to_add` and what the ranks
+    tell each other of their blocks. `listeners`: functions called with (number of the bucket, whether it
+    begins to travel or has been added up).
     """
 
-    def __init__(self, ranks: Ranks, backend: Backend, bucket: int = BUCKET):
-        self.ranks, self.backend, self.bucket = ranks, backend, bucket
+    def __init__(self, ranks: Ranks, backend: Backend, bucket: int = BUCKET, chunk: int = CHUNK,
+                 early: bool = True, wire: Wire | None = None):
+        self.ranks, self.backend, self.bucket, self.chunk = ranks, backend, bucket, chunk
+        self.early, self.wire = early, wire
         self.entries = self.whole_entries = self.sent = 0
+        self.listeners: list[Callable[[int, bool], object]] = []
+
+    def begin(self, parameters: Mapping[str, Parameter], factor: float) -> Reduction:
+        """Return what replaces each gradient by `factor` times its sum over ranks, once it is complete."""
+        return Reduction(self, list(parameters.values()), factor)
 
     def add(self, parameters: Mapping[str, Parameter], factor: float) -> None:
         """Replace each gradient by `factor` times its sum over ranks."""
-        before = self.ranks.sent
-        with self.backend.active():
-            self._add(parameters, factor)
-        self.sent = self.ranks.sent - before
+        self.begin(parameters, factor).finish()
 
-    def _add(self, parameters, factor):
-        backend = self.backend
-        every = list(parameters.values())
-        shapes = [as_matrix(parameter.data).shape for parameter in every]
-        places = [common_places(own, shape)
-                  for own, shape in zip(self._all_places(every), shapes, strict=True)]
-        sizes = [[int(np.prod(place.shape(shape))) for place in own]
-                 for own, shape in zip(places, shapes, strict=True)]
-        self.entries, self.whole_entries = sum(map(sum, sizes)), sum(parameter.size for parameter in every)
-        if not self.entries:
+    def tell(self, number: int, begins: bool) -> None:
+        """Tell the listeners of a bucket."""
+        for listener in self.listeners:
+            listener(number, begins)
+
+    def note(self, entries: int, whole_entries: int, sent: int) -> None:
+        """Keep what a reduction sent."""
+        self.entries, self.whole_entries, self.sent = entries, whole_entries, sent
+
+
+class Reduction(Watch):
+    """The sum of one iteration's gradients over ranks: as a backward pass goes on, or at its end.
+
+    It watches the last backward pass of an iteration. Each bucket travels as soon as its gradients are
+    complete; the last one waits for `finish`, and so it can say of a rank that its pass has failed. Buckets
+    do not wait for each other, and the ranks may begin them in different orders.
+    """
+
+    def __init__(self, total: GradientSum, parameters: list[Parameter], factor: float):
+        self.total, self.ranks, self.factor = total, total.ranks, factor
+        self.buckets = _buckets(parameters, total.bucket)
+        self.number = {id(parameter): n for n, bucket in enumerate(self.buckets) for parameter in bucket}
+        self.missing = [{id(parameter) for parameter in bucket} for bucket in self.buckets]
+        self.jobs: dict[int, Job] = {}
+        self.open: list[int] = []           # buckets that have begun to travel, and have not been added up
+        self.entries, self.before = 0, self.ranks.sent
+        self.error: Exception | None = None
+        self.failed = self.broken = False   # broken: what other ranks cannot be told of
+
+    # -- while backward runs ---------------------------------------------------------------------------------
+    def begin(self, leaves: Iterable[Tensor]) -> None:
+        """Send what this pass adds nothing to."""
+        reached = {id(leaf) for leaf in leaves}
+        for bucket in self.buckets:
+            for parameter in bucket:
+                if id(parameter) not in reached:
+                    self.complete(parameter)
+
+    def complete(self, leaf: Tensor) -> None:
+        """Send the bucket of a leaf, if this was the last of it."""
+        number = self.number.get(id(leaf))
+        if number is not None:
+            self.missing[number].discard(id(leaf))
+            if not self.missing[number] and number < len(self.buckets) - 1:
+                self._send(number)
+
+    def has_run(self) -> None:
+        """Let the buckets go on that are under way."""
+        for number in list(self.open):
+            self._go_on(number, self.jobs[number].advance)
+
+    # -- in the end ------------------------------------------------------------------------------------------
+    def finish(self, error: Exception | None = None) -> None:
+        """Return when all gradients are added up. If backward has failed on any rank, all raise its error."""
+        if self.broken and error is not None:
+            raise error
+        self.error, self.failed = error, error is not None
+        with self.total.backend.active():
+            for number in range(len(self.buckets)):
+                if number not in self.jobs:
+                    self._send(number)
+            while self.open:
+                self._go_on(self.open[0], self.jobs[self.open[0]].wait)
+                self.has_run()
+        if self.failed:
+            self.ranks.check(self.error)
+        self.total.note(self.entries, sum(parameter.size for bucket in self.buckets for parameter in bucket),
+                        self.ranks.sent - self.before)
+
+    def _send(self, number):
+        self.total.tell(number, True)
+        self.open.append(number)
+        self._go_on(number, lambda: self.jobs.update({number: Job(self._steps(number))}))
+
+    def _go_on(self, number, step):
+        """Take a step of a bucket; what it raises no other rank can be told of."""
+        try:
+            step()
+        except Exception:
+            self.broken = True
+            raise
+        if self.jobs[number].done:
+            self.open.remove(number)
+            self.total.tell(number, False)
+
+    def _steps(self, number) -> Steps:
+        """The steps that add up the gradients of a bucket."""
+        bucket, backend = self.buckets[number], self.total.backend
+        places = yield from self._places(bucket, number)
+        if places is None:
+            self.failed = True
             return
-        flat = backend.zeros((self.entries,), every[0].dtype)
-        views = _views(flat, places, shapes)
-        for parameter, own, parts in zip(every, places, views, strict=True):
-            for block in parameter.blocks:
-                _put(backend, block, own, parts)
-        flat *= flat.dtype.type(factor)
-        host = backend.to_host(flat)
-        self.ranks.add(host, self.bucket)
-        if host is not flat:
-            flat[...] = backend.asarray(host)
-        for parameter, own, parts in zip(every, places, views, strict=True):
-            parameter.clear_grad()
-            if own:
-                parameter.accumulate(Blocks([Block(part.reshape(parameter.shape) if place == WHOLE else part,
-                                                   *place)
-                                             for part, place in zip(parts, own, strict=True)], flat.dtype))
+        packed = Packed(backend, bucket, places, self.factor)
+        self.entries += packed.entries
+        if packed.entries:
+            host = backend.to_host(packed.flat)
+            yield from self.ranks.adding(host, number, self.total.chunk, self.total.wire)
+            packed.give(host)
 
-    def _all_places(self, parameters):
-        """Return, for each parameter, the places of its blocks on any rank, in the order of the ranks."""
-        own = [[Place(block.rows, block.cols) for block in parameter.blocks] for parameter in parameters]
-        row = np.asarray(_written(own), np.int64)
+    def _places(self, bucket, tag) -> Steps:
+        """The steps that find the places of each gradient of a bucket; None if backward has failed on a rank.
+        """
+        own = None if self.error is not None else [places_of(parameter) for parameter in bucket]
+        row = _FAILED if own is None else written(own)
         digest = np.frombuffer(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), np.uint8)
-        digests = self.ranks.gather(digest)
+        digests = yield from self.ranks.gathering(digest, tag)
         if (digests == digest).all():
             return own
-        found: list[list[Place]] = [[] for _ in parameters]
-        for other in self.ranks.rows(row):
-            for places, read in zip(found, _read(other, len(parameters)), strict=True):
-                places += read
+        found: list[list[Place]] = [[] for _ in bucket]
+        for other in (yield from self.ranks.listing(row, tag)):
+            if np.array_equal(other, _FAILED):
+                return None
+            for places, more in zip(found, read(other, len(bucket)), strict=True):
+                places += more
         return found
+
+
+def _buckets(parameters, most):
+    """Return the parameters, last ones first, in lists of about so many numbers; at least one list."""
+    buckets: list[list[Parameter]] = [[]]
+    for parameter in reversed(parameters):
+        if sum(one.size for one in buckets[-1]) >= most:
+            buckets.append([])
+        buckets[-1].append(parameter)
+    return buckets
 
 
 def check_alike(ranks: Ranks, parameters: Mapping[str, Parameter], backend: Backend) -> None:
@@ -111,101 +189,3 @@ def check_alike(ranks: Ranks, parameters: Mapping[str, Parameter], backend: Back
         raise ParallelError(f"rank {rank} has other weights than rank 0, of {list(parameters)[place]}: all "
                             f"ranks must begin with the same seed, weights and snapshot, and run on "
                             f"processors and libraries of one kind")
-
-
-def common_places(places: Iterable[Place], matrix: tuple[int, ...]) -> list[Place]:
-    """Return few places of a parameter that cover those of all ranks.
-
-    Blocks that differ on one side alone become one, with the rows (or columns) of any. The whole is returned
-    where that is not larger.
-    """
-    found = list(dict.fromkeys(places))
-    if len(found) > 1:
-        for side, other in ((0, 1), (1, 0)):
-            if len({place[other] for place in found}) == 1 and None not in {place[side] for place in found}:
-                union = _union([place[side] for place in found])
-                found = [Place(union, found[0].cols) if side == 0 else Place(found[0].rows, union)]
-                break
-    if len(found) > 1 and WHOLE in found or (
-            sum(np.prod(place.shape(matrix)) for place in found) >= np.prod(matrix) and found):
-        return [WHOLE]
-    return found
-
-
-def _union(sets):
-    mask = np.zeros(sets[0].total, bool)
-    for kept in sets:
-        mask[kept.index] = True
-    return Kept.of(np.flatnonzero(mask), len(mask))
-
-
-def _views(flat, places, shapes):
-    """Return, for each parameter, views of a row of numbers, one for each place."""
-    views, first = [], 0
-    for own, shape in zip(places, shapes, strict=True):
-        parts = []
-        for place in own:
-            size = int(np.prod(place.shape(shape)))
-            parts.append(flat[first:first + size].reshape(place.shape(shape)))
-            first += size
-        views.append(parts)
-    return views
-
-
-def _put(backend, block, places, parts):
-    """Add a block to the part that covers it."""
-    place = Place(block.rows, block.cols)
-    if place in places:
-        part = parts[places.index(place)]
-        part += block.data.reshape(part.shape)
-    elif places == [WHOLE]:
-        block.add_to(backend, parts[0], 1)
-    else:       # one place, which covers all
-        rows, cols = (_among(kept, cover) for kept, cover in zip(place, places[0], strict=True))
-        backend.add_block(parts[0], rows, cols, block.data)
-
-
-def _among(kept, cover):
-    """Return where the entries of a set stand among those of one that covers it."""
-    if cover is None or kept == cover:
-        return kept if cover is None else None
-    return Kept.of(np.searchsorted(cover.indices, kept.indices), cover.count)
-
-
-def _written(places):
-    """Return a row of whole numbers (int64) that describes the places of all parameters."""
-    pieces = []
-    for own in places:
-        pieces.append([len(own)])
-        for place in own:
-            pieces += map(_side, place)
-    return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
-
-
-def _side(kept):
-    if kept is None:
-        return [_WHOLE]
-    if kept.regular is not None:
-        return [_REGULAR, *kept.regular, kept.total]
-    return np.concatenate([[_LISTED, kept.total, kept.count], kept.indices])
-
-
-def _read(row: np.ndarray, parameters: int) -> Iterator[list[Place]]:
-    """Yield the places of each parameter that `_written` wrote down."""
-    at = 0
-
-    def side():
-        nonlocal at
-        form, *sizes = row[at:at + 3].tolist()
-        if form == _WHOLE:
-            at += 1
-            return None
-        if form == _REGULAR:
-            at += 5
-            return Kept(*row[at - 4:at])
-        total, count = sizes
-        at += 3 + count
-        return Kept.of(row[at - count:at], total)
-    for _ in range(parameters):
-        count, at = int(row[at]), at + 1
-        yield [Place(side(), side()) for _ in range(count)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,13 @@ import numpy as np
 from minidrop import errors
 from minidrop.errors import MinidropError, ParallelError
 from minidrop.patterns.part import Part
-from minidrop.solver.communicator import Alone, Communicator
+from minidrop.solver.communicator import Alone, Communicator, Pending
+from minidrop.solver.wire import Wire
 
-BUCKET = 1 << 22        # numbers that are exchanged at a time
+CHUNK = 1 << 20         # numbers that are added up at a time
+
+# Work with pauses in which other ranks are waited for, and what it returns in the end.
+Steps = Generator[Pending, None, Any]
 
 
 class Ranks:
@@ -48,28 +52,74 @@ class Ranks:
         values = np.asarray(values, np.float64)
         return values if self.alone else _in_order(self.gather(values))
 
-    def add(self, flat: np.ndarray, bucket: int = BUCKET) -> int:
-        """Replace a row of numbers by its sum over ranks, in its own dtype; returns the bytes sent.
+    def add(self, flat: np.ndarray, chunk: int = CHUNK) -> None:
+        """Replace a row of numbers by its sum over ranks, see `adding`."""
+        Job(self.adding(flat, 0, chunk)).finish()
 
-        Of each bucket rank r adds the r-th part and gives the others the sum, so that a rank sends
-        2 (size - 1) ceil(n / size) numbers for a bucket of n, see `bytes_to_add`.
+    def adding(self, flat: np.ndarray, tag: int, chunk: int = CHUNK, wire: Wire | None = None) -> Steps:
+        """The steps that replace a row of numbers by its sum over ranks.
+
+        Of each chunk rank r adds the r-th part, in the row's dtype, and gives the others the sum; see
+        `bytes_to_add` for what it sends. wire: what numbers are rounded to on their way. Each rank's part of
+        a sum is what it computed itself, unrounded, until the sum is rounded for all.
         """
-        before = self.sent
-        for first in range(0, 0 if self.alone else len(flat), bucket):
-            part = flat[first:first + bucket]
-            send = np.zeros((self.size, -(-len(part) // self.size)), flat.dtype)
-            send.reshape(-1)[:len(part)] = part
-            self.sent += send[0].nbytes * (self.size - 1)
-            own = _in_order(self.communicator.exchange(send))
-            part[:] = self.gather(own).reshape(-1)[:len(part)]
-        return self.sent - before
+        if self.alone:
+            return
+        own = self.rank
+        chunks = [flat[first:first + chunk] for first in range(0, len(flat), chunk)]
+        ways, exchanges = [], []
+        for numbers in chunks:
+            sent = self._parts(numbers if wire is None else wire.encode(numbers))
+            found = [np.empty_like(sent[own]) for _ in sent]
+            ways.append((sent, found))
+            exchanges.append(self.start(sent, found, tag))
+        gathers = []
+        for numbers, (sent, found), exchange in zip(chunks, ways, exchanges, strict=True):
+            yield exchange
+            mine = self._parts(numbers)[own]
+            parts = found if wire is None else [wire.decode(part, flat.dtype) for part in found]
+            parts[own] = mine
+            total = parts[0] + parts[1]
+            for part in parts[2:]:
+                total += part
+            sent[own][:] = total if wire is None else wire.encode(total)
+            gathers.append(self.start([sent[own]] * self.size, sent, tag))
+        for numbers, (sent, _), gather in zip(chunks, ways, gathers, strict=True):
+            yield gather
+            if wire is not None:
+                for part, coded in zip(self._parts(numbers), sent, strict=True):
+                    part[:] = wire.decode(coded, flat.dtype)
+
+    def _parts(self, row):
+        """Return the parts of a row that each rank adds."""
+        length = -(-len(row) // self.size)
+        return [row[rank * length:(rank + 1) * length] for rank in range(self.size)]
+
+    def start(self, parts: Sequence[np.ndarray], found: Sequence[np.ndarray], tag: int) -> Pending:
+        """Begin to send parts[r] to rank r and to receive found[r] from it, see `Communicator.start`."""
+        self.sent += sum(part.nbytes for rank, part in enumerate(parts) if rank != self.rank)
+        return self.communicator.start(parts, found, tag)
+
+    def gathering(self, row: np.ndarray, tag: int) -> Steps:
+        """The steps that find (size, n): the rows of all ranks, which have one length."""
+        found = np.empty((self.size, len(row)), row.dtype)
+        found[self.rank] = row
+        if not self.alone:
+            yield self.start([row] * self.size, list(found), tag)
+        return found
+
+    def listing(self, row: np.ndarray, tag: int) -> Steps:
+        """The steps that find a row of numbers from each rank; they may differ in length."""
+        lengths = yield from self.gathering(np.array([len(row)], np.int64), tag)
+        found = [np.empty(length, row.dtype) for length in lengths[:, 0].tolist()]
+        found[self.rank] = row
+        if not self.alone:
+            yield self.start([row] * self.size, found, tag)
+        return found
 
     def rows(self, row: np.ndarray) -> list[np.ndarray]:
         """Return a row of numbers from each rank; they may differ in length."""
-        lengths = self.gather(np.array([len(row)], np.int64))[:, 0]
-        padded = np.zeros(lengths.max(), row.dtype)
-        padded[:len(row)] = row
-        return [every[:n] for every, n in zip(self.gather(padded), lengths, strict=True)]
+        return Job(self.listing(row, 0)).finish()
 
     def texts(self, text: str) -> list[str]:
         """Return a text from each rank."""
@@ -139,7 +189,52 @@ def _in_order(parts):
     return total
 
 
-def bytes_to_add(numbers: int, itemsize: int, ranks: int, bucket: int = BUCKET) -> int:
-    """Return the bytes that each rank sends to add a row of so many numbers, see `Ranks.add`."""
-    full, rest = divmod(numbers, bucket)
-    return 2 * (ranks - 1) * itemsize * (full * -(-bucket // ranks) + -(-rest // ranks))
+class Job:
+    """Steps that are taken as far as what they wait for is there."""
+
+    def __init__(self, steps: Steps):
+        self._steps, self._result = steps, None
+        self._pending: Pending | None = None
+        self._go_on()
+
+    @property
+    def done(self) -> bool:
+        """Whether no step is left."""
+        return self._pending is None
+
+    def advance(self) -> bool:
+        """Take the steps that need not wait; returns whether none is left."""
+        while self._pending is not None and self._pending.ready():
+            self._go_on()
+        return self.done
+
+    def wait(self) -> None:
+        """Wait for what the next step needs, and take it."""
+        if self._pending is not None:
+            self._pending.wait()
+            self._go_on()
+
+    def finish(self) -> Any:
+        """Take all steps, and return what they found."""
+        while not self.done:
+            self.wait()
+        return self._result
+
+    def _go_on(self):
+        try:
+            self._pending = next(self._steps)
+        except StopIteration as end:
+            self._pending, self._result = None, end.value
+
+
+def bytes_to_add(numbers: int, itemsize: int, ranks: int, chunk: int = CHUNK, rank: int = 0) -> int:
+    """Return the bytes that a rank sends to add a row of so many numbers, see `Ranks.adding`.
+
+    Of a chunk of m numbers, of which it adds p: m - p to be added by others, and p sums to each of them.
+    """
+    total = 0
+    for length in [chunk] * (numbers // chunk) + [numbers % chunk]:
+        part = -(-length // ranks)
+        own = min(part, max(0, length - rank * part))
+        total += length - own + (ranks - 1) * own
+    return total * itemsize

@@ -60,11 +60,13 @@ class Saving:
         else:
             caffe_state.restore(self, path)
             self.last_snapshot = self._snapshot_iteration = None
+        self.local_steps.forget()
         self.source.follow(self)
 
     def save_solverstate(self: Any, path: str | PathLike) -> Path:
         """Write a .solverstate(.h5) for Caffe and its .caffemodel(.h5) beside it, whose path it returns."""
         written: list[Path] = []
+        self.local_steps.join()
         self.ranks.at_root(lambda: written.append(caffe_state.save(self, path)))
         return Path(self.ranks.of_root(str(*written)))
 

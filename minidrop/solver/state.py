@@ -54,6 +54,7 @@ def write(solver: Solver, path: Path) -> None:
     ranks all call this, and rank 0 writes.
     """
     ranks, net = solver.ranks, solver.net
+    solver.local_steps.join()
     check_alike(ranks, solver.updater.parameters, net.backend)
     average_statistics(net, ranks)
     arrays = {key: net.backend.to_host(array) for key, array in _state_arrays(solver).items()}

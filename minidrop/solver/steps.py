@@ -60,7 +60,7 @@ class EagerSteps:
         if shown:
             outputs = joined_outputs(solver.net, outputs, solver.ranks)
         show(values, outputs)
-        self.update(lr, norm)
+        solver.local_steps.update(lambda: self.update(lr, norm))
         if debug:
             debug.update()
         return values
@@ -166,10 +166,14 @@ class _Passes:
         self.begin = (self.net.positions, self.net.states) if self.several else None
         self.times = [self.ranks.size if ref in self.net.parts.adds_up else 1 for ref, _ in self.net.losses]
         self.outputs: dict[str, Tensor] = {}
+        self.last: list[float] = []     # what each loss of the last pass is multiplied by
         self.loss = self.total = 0.0        # total: how much counts, of all passes
 
     def run(self) -> bool:
-        """Add up gradients and losses; returns False, with unusable results, if the losses do not agree."""
+        """Add up gradients and losses, but for the last pass backward, which `join` makes.
+
+        Returns False, with unusable results, if the losses do not agree.
+        """
         net, loss_scale = self.net, self.solver.loss_scale
         scale = loss_scale.value if loss_scale else 1.0
         net.clear_grads()
@@ -178,23 +182,37 @@ class _Passes:
             weights = self._weights(part)
             if weights is None:
                 return False
-            if self.debug and part == self.size - 1:
+            self.last = [scale * weight for weight in weights]
+            if part < self.size - 1:
+                net.backward(self.last)
+            elif self.debug:
                 self.debug.forward()
-            net.backward([scale * weight for weight in weights])
             self.loss += sum(loss * weight for loss, weight in zip(losses, weights, strict=True)) / self.size
         return True
 
     def join(self) -> None:
-        """Divide gradients and losses by how much counts, of all passes and ranks, and add them up."""
+        """Run the last pass backward, and add up gradients and losses over ranks, divided by how much counts
+        in all passes."""
         if not self.ranks.alone:
             self.total, self.loss = self.ranks.total([self.total, self.loss]).tolist()
         passes = 1.0 if self.factors is not None or not self.total else self.size / self.total
         self.loss *= passes
-        if not self.ranks.alone:
-            self.solver.gradient_sum.add(self.solver.updater.parameters, passes)
-        elif passes != 1:
-            for parameter in self.solver.updater.parameters.values():
-                parameter.scale_grad(passes)
+        if self.ranks.alone or self.solver.local_steps.active:
+            self.ranks.together(lambda: self.net.backward(self.last))
+            own = passes * self.ranks.size      # the mean over ranks is the gradient of the whole batch
+            for parameter in self.solver.updater.parameters.values() if own != 1 else ():
+                parameter.scale_grad(own)
+        else:
+            self._add_up(passes)
+
+    def _add_up(self, passes):
+        total, error = self.solver.gradient_sum, None
+        reduction = total.begin(self.solver.updater.parameters, passes)
+        try:
+            self.net.backward(self.last, reduction if total.early else None)
+        except Exception as raised:     # raised by `finish`, on all ranks
+            error = raised
+        reduction.finish(error)
 
     def _weights(self, part):
         """What each loss of a pass is multiplied by; None where they do not agree on how much counts."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -36,14 +37,19 @@ class _Hub:
 
     def __init__(self, size):
         self.size, self.barrier, self.turn = size, threading.Barrier(size), threading.Lock()
+        self.news = threading.Condition(self.turn)
+        # (from, to, tag, number of the message): those that are under way
+        self.messages: dict[tuple[int, int, int, int], np.ndarray] = {}
         self.slots: dict[int, tuple[str, np.ndarray]] = {}
         self.results: dict[int, Any] = {}
         self.errors: list[BaseException] = []
+        self.ended: set[int] = set()
 
     def run(self, rank, work):
         with self.turn:
             try:
                 self.results[rank] = work(_Rank(self, rank))
+                self.ended.add(rank)
             except BaseException as error:
                 if not isinstance(error, threading.BrokenBarrierError):
                     self.errors.append(error)
@@ -52,6 +58,7 @@ class _Hub:
                 if self.barrier.n_waiting or self.barrier.broken:
                     self.errors.append(ParallelError(f"rank {rank} ended while others wait for it"))
                     self.barrier.abort()
+            self.news.notify_all()
 
     def all(self, rank, what, array):
         """Return the arrays of all ranks, once each has given one."""
@@ -63,6 +70,14 @@ class _Hub:
         if len(calls) > 1:
             raise ParallelError(f"the ranks do not do the same: {sorted(map(str, calls))}")
         return [part for _, part in given]
+
+    def wait_for(self, transfer):
+        """Return when all messages of a transfer are here; meanwhile others run."""
+        while not transfer.ready():
+            if gone := self.ended.intersection(transfer.senders):
+                raise ParallelError(f"rank {min(gone)} ended while others wait for it")
+            if self.barrier.broken or not self.news.wait(PATIENCE):
+                raise threading.BrokenBarrierError
 
     def _wait(self):
         self.turn.release()
@@ -80,10 +95,21 @@ class _Rank:
     def __init__(self, hub, rank):
         self.hub, self.rank, self.size = hub, rank, hub.size
         self.local_rank, self.local_size = rank, hub.size
+        self.numbers: Counter[tuple[int, int, int]] = Counter()     # of messages sent and expected so far
 
-    def exchange(self, parts: np.ndarray) -> np.ndarray:
-        """Send parts[r] to rank r."""
-        return np.stack([other[self.rank] for other in self.hub.all(self.rank, "exchange", parts)])
+    def start(self, parts: Sequence[np.ndarray], found: Sequence[np.ndarray], tag: int) -> _Transfer:
+        """Begin to send parts[r] to rank r."""
+        expected = {}
+        for other in range(self.size):
+            if other != self.rank:
+                self.hub.messages[self._next(self.rank, other, tag)] = np.array(parts[other])
+                expected[self._next(other, self.rank, tag)] = found[other]
+        self.hub.news.notify_all()
+        return _Transfer(self.hub, expected)
+
+    def _next(self, *way):
+        self.numbers[way] += 1
+        return *way, self.numbers[way]
 
     def gather(self, array: np.ndarray) -> np.ndarray:
         """Return the arrays of all ranks."""
@@ -92,3 +118,30 @@ class _Rank:
     def abort(self) -> NoReturn:
         """End this rank, and so all."""
         raise SystemExit(1)
+
+
+class _Transfer:
+    """The messages that a rank expects in return for those that it has sent."""
+
+    def __init__(self, hub, expected):
+        self.hub, self.expected = hub, expected
+
+    @property
+    def senders(self) -> set[int]:
+        """The ranks whose messages are not here."""
+        return {place[0] for place in self.expected}
+
+    def ready(self) -> bool:
+        """Take what has arrived; whether that is all."""
+        for place in [place for place in self.expected if place in self.hub.messages]:
+            message, found = self.hub.messages.pop(place), self.expected.pop(place)
+            if (message.shape, message.dtype) != (found.shape, found.dtype):
+                raise ParallelError(f"the ranks do not do the same: rank {place[0]} sends {message.shape} "
+                                    f"numbers of {message.dtype}, rank {place[1]} expects {found.shape} of "
+                                    f"{found.dtype}")
+            found[...] = message
+        return not self.expected
+
+    def wait(self) -> None:
+        """Let others run until all is here."""
+        self.hub.wait_for(self)

@@ -6,6 +6,7 @@ bench_steps.py.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -33,11 +34,12 @@ def serve(steps, **commands):
 
 
 class Worker:
-    """A method's process, asked from here."""
+    """A method's process, asked from here; `launcher` is what stands before it, such as mpiexec -n 2."""
 
-    def __init__(self, script, *arguments):
-        self.process = subprocess.Popen([sys.executable, script, *map(str, arguments)], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True)
+    def __init__(self, script, *arguments, launcher=(), environment=None):
+        self.process = subprocess.Popen([*launcher, sys.executable, script, *map(str, arguments)],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        env={**os.environ, **(environment or {})})
 
     def ask(self, command, count=0):
         try:

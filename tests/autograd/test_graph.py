@@ -192,3 +192,48 @@ def test_many_readers_of_one_tensor_add_up_in_one_order():
         tops = [functions.multiply(tensor, Tensor(factor)) for factor in factors]
         backward([(tops[i], np.ones(50, "f4")) for i in rng.permutation(len(tops))])
         np.testing.assert_array_equal(tensor.grad, expected)
+
+
+class Watched(graph.Watch):
+    """Writes down what it is told, and the gradients that it finds complete."""
+
+    def __init__(self, names):
+        self.names, self.told, self.leaves = {id(one): name for name, one in names.items()}, [], None
+
+    def begin(self, leaves):
+        self.leaves = sorted(self.names[id(one)] for one in leaves)
+
+    def has_run(self):
+        self.told.append("ran")
+
+    def complete(self, leaf):
+        self.told.append((self.names[id(leaf)], None if leaf.grad is None else leaf.grad.tolist()))
+
+
+def test_a_watch_is_told_once_of_each_leaf_when_nothing_can_change_its_gradient():
+    """x is read twice by one function, w by two, v by a function that no gradient reaches, u by none."""
+    class Half(Function):
+        def forward(self, backend, one, other):
+            return one
+
+        def backward(self, backend, gy, wanted):
+            return gy, None
+    x, w, v, u = leaf(3.0), leaf(2.0), leaf(7.0), leaf(1.0)
+    first = functions.power(x, 2.0) * w
+    last = Half().apply(first, functions.power(v, 2.0)) * w
+    watch = Watched({"x": x, "w": w, "v": v, "u": u})
+    graph.backward([(last * last, np.ones(1))], watch=watch)
+    assert watch.leaves == ["v", "w", "x"] and watch.told[-1] == ("v", None)
+    assert watch.told.count("ran") == 5
+    found = [one for one in watch.told if one != "ran"]
+    assert found == [("w", w.grad.tolist()), ("x", x.grad.tolist()), ("v", None)]
+    # w^4 x^4: 4 w^3 x^4 and 4 w^4 x^3; w is complete one function before x
+    assert w.grad.tolist() == [4 * 8 * 81.0] and x.grad.tolist() == [4 * 16 * 27.0]
+    assert watch.told.index(found[0]) < watch.told.index(found[1]) - 1
+
+
+def test_a_leaf_that_is_a_seed_is_complete_as_well():
+    x = leaf(3.0)
+    watch = Watched({"x": x})
+    graph.backward([(x, np.ones(1)), (functions.power(x, 2.0), np.ones(1))], watch=watch)
+    assert watch.told == [("x", [7.0]), "ran"]

@@ -189,7 +189,8 @@ OWN = {
     "SolverParameter": "snapshot_keep 5000 0, snapshot_best 5001, precision 5002 float32, capture_steps 5003 "
     "True, warmup_iter 5004 0, min_lr 5005 0, decay_axes 5006 0, max_lr 5007, pct_start 5008 0.3, "
     "log_gradient_norm 5009 False, "
-    "ema_decay 5013 0, ema_warmup 5014 False, ema_test 5015 True, early_stopping 5016",
+    "ema_decay 5013 0, ema_warmup 5014 False, ema_test 5015 True, early_stopping 5016, "
+    "average_interval 5090 0, reduce_bucket 5091 262144, wire 5092",
     "HDF5DataParameter": "prefetch 5000 4, shuffle_across_files 5001 False",
     "ImageDataParameter": "prefetch 5000 4",
     "WindowDataParameter": "prefetch 5000 4",

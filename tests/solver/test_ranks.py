@@ -1,5 +1,7 @@
 """What ranks agree on, what they tell each other, and what travels."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from nets import ip, layer, net_of
@@ -9,7 +11,8 @@ from minidrop.autograd import Block, Parameter
 from minidrop.backend import get_backend
 from minidrop.errors import ConfigError, DataError, NonFiniteError, ParallelError
 from minidrop.kept import Kept
-from minidrop.solver.parallel import WHOLE, GradientSum, Place, common_places
+from minidrop.solver.parallel import GradientSum
+from minidrop.solver.places import WHOLE, Place, common_places
 from minidrop.solver.ranks import Ranks, bytes_to_add
 from minidrop.testing import run_ranks
 
@@ -26,13 +29,14 @@ def test_a_sum_is_the_same_on_all_ranks_and_costs_what_the_formula_says(size):
     for part in parts[1:]:
         expected += part
 
-    def add(ranks, bucket):
+    def add(ranks, chunk):
         flat = parts[ranks.rank].copy()
-        return flat, ranks.add(flat, bucket)
-    for bucket in (1 << 20, 100, 7):
-        for flat, sent in on_ranks(size, lambda ranks, bucket=bucket: add(ranks, bucket)):
+        ranks.add(flat, chunk)
+        return flat, ranks.sent
+    for chunk in (1 << 20, 100, 7):
+        for rank, (flat, sent) in enumerate(on_ranks(size, lambda ranks, chunk=chunk: add(ranks, chunk))):
             assert flat.dtype == np.float32 and (flat == expected).all()
-            assert sent == bytes_to_add(1001, 4, size, bucket)
+            assert sent == bytes_to_add(1001, 4, size, chunk, rank)
     assert bytes_to_add(1200, 4, 3) == 2 * 2 * 400 * 4 and bytes_to_add(1200, 4, 1) == 0
 
 
@@ -105,9 +109,9 @@ def test_gradients_of_ranks_with_different_blocks(shape):
 
         def add(ranks, case=case):
             parameter = gradients(case, ranks.rank)
-            total = GradientSum(ranks, backend, 5)
+            total = GradientSum(ranks, backend, chunk=5)
             total.add({"a": parameter}, 0.5)
-            assert total.sent >= bytes_to_add(total.entries, 8, 3, 5)
+            assert total.sent >= bytes_to_add(total.entries, 8, 3, 5, ranks.rank)
             return parameter.dense_grad(), total.entries
         for found, entries in on_ranks(3, add):
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
@@ -127,13 +131,16 @@ def perceptron(rate, groups):
                   layer("SoftmaxWithLoss", "loss", "out label"), fills=False)
 
 
+def sets_of(net, name):
+    """The sets of units that the groups of samples keep of a layer."""
+    kept_units = net.layers[name].drawn.outputs.kept
+    return getattr(kept_units, "sets", [kept_units] * 4)
+
+
 def share_that_travels(net, iteration):
     """Of the bytes of dense gradients, with the sets of kept units that the planner gives the products."""
     net.draw_patterns(iteration)
-
-    def sets(name):
-        kept_units = net.layers[name].drawn.outputs.kept
-        return getattr(kept_units, "sets", [kept_units] * 4)
+    sets = partial(sets_of, net)
     entries = 0
     for shape, rows, cols in zip(SHAPES.values(), [*map(sets, ("ip1", "ip2")), [None] * 4],
                                  [[None] * 4, *map(sets, ("ip1", "ip2"))], strict=True):
@@ -152,6 +159,19 @@ def test_traffic_falls_with_what_is_dropped(rate, groups, most):
     assert 0.7 * most < mean <= most
 
 
+@pytest.mark.parametrize(("rate", "least", "most"), [(0.5, 0.55, 0.75), (0.7, 0.25, 0.4)])
+def test_the_blocks_of_four_groups_cover_much_of_a_matrix(rate, least, most):
+    """The entries of ip2 that any group has: what could travel at least, in place of the blocks."""
+    net = perceptron(rate, 4)
+    shares = []
+    for iteration in range(30):
+        net.draw_patterns(iteration)
+        rows, cols = (np.array([np.ones(2048) if one is None else one.mask() for one in sets_of(net, name)],
+                               np.float32) for name in ("ip2", "ip1"))
+        shares.append((rows.T @ cols > 0).mean())
+    assert least < np.mean(shares) < most
+
+
 def test_the_bytes_of_an_iteration_are_those_of_the_kept_blocks():
     def work(communicator):
         solver = solver_of(mlp_with("PERIODIC groups: 1"), "", communicator)
@@ -164,7 +184,7 @@ def test_the_bytes_of_an_iteration_are_those_of_the_kept_blocks():
         return found
     for sent, entries, units in run_ranks(3, work)[1]:
         assert entries == units * (13 + 1) + 7 * units + 7
-        assert sent == bytes_to_add(entries, 8, 3) + 16 * 2        # and a hash of 16 bytes to each of two
+        assert sent == bytes_to_add(entries, 8, 3, rank=1) + 16 * 2      # and a hash to each of two
 
 
 # -- a solver on several ranks -------------------------------------------------------------------------------

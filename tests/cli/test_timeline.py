@@ -1,0 +1,13 @@
+"""minidrop train --timeline, of one process."""
+
+import json
+from pathlib import Path
+
+
+def test_a_timeline(tiny, minidrop):
+    assert minidrop("train", "--solver", tiny.solver, "--out", "o", "--timeline", "trace.json").code == 0
+    events = json.loads(Path("trace.json").read_text())["traceEvents"]
+    iterations = [event["args"]["iteration"] for event in events if event.get("cat") == "iteration"]
+    assert iterations == list(range(40)) and {event["pid"] for event in events} == {0}
+    refused = minidrop("train", "--solver", tiny.solver, "--out", "p", "--timeline", "none/trace.json")
+    assert refused.code == 1 and "none/trace.json" in refused.err and "iteration" not in refused.out
