@@ -68,6 +68,13 @@ def world(environment: Mapping[str, str] = os.environ, timeout: float = TIMEOUT)
     return MPIRanks(MPI, timeout) if size > 1 else Alone()
 
 
+def library() -> str:
+    """Return which MPI library moves the arrays: "MPICH Version: 4.3.0"."""
+    from mpi4py import MPI
+
+    return " ".join(MPI.Get_library_version().split("\n")[0].split()).strip("\0")
+
+
 class MPIRanks:
     """The Communicator of all processes of an MPI program.
 
