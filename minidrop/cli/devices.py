@@ -57,9 +57,9 @@ def _show_ranks():
                             f"{communicator.local_size} there, {cores} core{'s' * (cores != 1)}, {device}")
         if not ranks.alone:
             link = measure_link(ranks)
-            lines += [f"between them: {library()}; a message takes {1e6 * link.latency:.3g} us, and its bytes "
-                      f"go at {1e-6 * link.bandwidth:.3g} MB/s ({8e-9 * link.bandwidth:.3g} Gbit/s) from each "
-                      f"rank"]
+            rate = f"{1e-6 * link.bandwidth:.3g} MB/s ({8e-9 * link.bandwidth:.3g} Gbit/s)"
+            lines.append(f"between them: {library()}; a message takes {1e6 * link.latency:.3g} us, and its "
+                         f"bytes go at {rate} from each rank")
         if ranks.is_root:
             for line in lines:
                 echo(line)

@@ -113,11 +113,8 @@ class RankTask(Task):
 
     def __init__(self, folder, ranks, settings):
         self.ranks, self.error = ranks, ""
-        mpiexec = shutil.which("mpiexec",
-                               path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-        if mpiexec is None:
-            raise SystemExit("there is no mpiexec (the extra `mpi` brings one)")
-        self.launcher = (mpiexec, "-n", str(ranks))
+        self.launcher = (mpiexec() or sys.exit("there is no mpiexec (the extra `mpi` brings one)"), "-n",
+                         str(ranks))
         super().__init__(folder, "mlp", ["layer.data.hdf5_data_param.batch_size=12", *settings])
 
     def start(self, *arguments, **options):
@@ -150,6 +147,11 @@ class RankTask(Task):
                 raise Fault(f"{len(left)} processes are left")
             time.sleep(0.01)
         return self.after(found)
+
+
+def mpiexec():
+    """Return the path of the launcher, or None."""
+    return shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
 # -- processes -----------------------------------------------------------------------------------------------
