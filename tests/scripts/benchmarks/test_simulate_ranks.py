@@ -50,8 +50,8 @@ def test_bytes_are_those_that_ranks_send(scripts):
 def test_table_and_plot(scripts, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib", reason="the extra `plot` draws")
     monkeypatch.setattr("sys.argv", ["simulate_ranks.py", "--work", "0.1", "--megabytes", "25", "--share",
-                                     "0.25", "--gigabits", "1", "--latency", "0", "--small", "0", "--ranks", "1", "2",
-                                     "--plot", str(tmp_path / "ranks.png")])
+                                     "0.25", "--gigabits", "1", "--latency", "0", "--small", "0", "--ranks",
+                                     "1", "2", "--plot", str(tmp_path / "ranks.png")])
     scripts.simulate_ranks.main()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "direct, in turn" and lines[2].split() == ["1", "100.00", "100.00", "1.00"]
