@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,9 @@ def with_restarts(arguments: list[str], solver: Any, out: Any, resume: Any, rest
         if ended.passed_on:
             return 128 - ended.code if ended.code < 0 else ended.code
         if _begun(folder) == begun:
+            if not out:
+                with suppress(OSError):     # the empty folder of a run that never began
+                    folder.rmdir()
             if ended.code == 1:
                 return 1        # it has said why
             raise ParallelError(f"the training {ended.how} before it began; it is not started again")

@@ -8,7 +8,7 @@ import os
 import signal
 import struct
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _PASSED_ON = tuple(getattr(signal, name) for name in
                    ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
@@ -45,7 +45,7 @@ def watched() -> Ended | None:
     The child has a process group of its own, so that a signal to the group of the parent reaches it once:
     the parent passes it on. It is killed when the parent dies. Call it before any other thread runs Python.
     """
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (*_PASSED_ON, signal.SIGCHLD))
     parent, child = os.getpid(), os.fork()
     if not child:
         os.setpgid(0, 0)
@@ -54,19 +54,31 @@ def watched() -> Ended | None:
             os._exit(1)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         return None
-    passed = []
-
-    def pass_on(number, _frame):
-        passed.append(number)
-        os.kill(child, number)          # not waited for yet: it exists, if only as a zombie
-
-    before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
+    # Python writes the number of each signal to the pipe: none is lost between two looks at the child.
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    pipe = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    before = {number: signal.signal(number, _noted) for number in (*_PASSED_ON, signal.SIGCHLD)}
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    _, status = os.waitpid(child, 0)
+    done, status, passed_on = 0, 0, False
+    while not done:
+        number = os.read(reading, 1)[0]
+        if number == signal.SIGCHLD:
+            done, status = os.waitpid(child, os.WNOHANG)        # it may only have been stopped
+        else:
+            os.kill(child, number)
+            passed_on = True
     for number, handler in before.items():
-        signal.signal(number, signal.SIG_IGN if handler is None else handler)
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    signal.set_wakeup_fd(pipe)
+    os.close(reading)
+    os.close(writing)
     code = os.waitstatus_to_exitcode(status)
-    return Ended(code, signal.Signals(-code).name if code < 0 else "", bool(passed))
+    return Ended(code, signal.Signals(-code).name if code < 0 else "", passed_on)
+
+
+def _noted(_number, _frame):
+    pass
 
 
 class Reached:
@@ -80,10 +92,10 @@ class Reached:
         """Say at which iteration the training begins."""
         struct.pack_into("q", self._memory, 0, iteration)
 
-    def __call__(self, event) -> None:
+    def __call__(self, event: Any) -> None:
         if event.kind == "step":
             self.begin(event.iteration)
 
-    def __str__(self):
+    def __str__(self) -> str:
         iteration, = struct.unpack_from("q", self._memory)
         return "before it trained" if iteration < 0 else f"after iteration {iteration}"
