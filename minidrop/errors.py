@@ -93,6 +93,14 @@ class ParallelError(MinidropError):
     """Processes that train together could not go on."""
 
 
+class LostRankError(ParallelError):
+    """Processes that train together are gone, or do not answer. `lost`: which, if that is known."""
+
+    def __init__(self, message: str, lost: tuple[int, ...] = ()):
+        super().__init__(message)
+        self.lost = lost
+
+
 class fits_into_memory:
     """A context in which a lack of memory is a BackendError that says what does not fit.
 

@@ -37,7 +37,7 @@ from minidrop.cli.parse_log import parse_log
 from minidrop.cli.patterns import patterns
 from minidrop.cli.plot import plot
 from minidrop.cli.predict import predict
-from minidrop.cli.ranks import end_with, is_alone
+from minidrop.cli.ranks import end_with, guarded, is_alone
 from minidrop.cli.report import report
 from minidrop.cli.summary import summary
 from minidrop.cli.tag import tag
@@ -156,6 +156,8 @@ def run(arguments: list[str]) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `arguments`, by default those of this process, and exit."""
+    if arguments is None and (code := guarded()) is not None:
+        sys.exit(code)
     if arguments is None and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, leave)
     if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:

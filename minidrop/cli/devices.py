@@ -7,12 +7,16 @@ from dataclasses import asdict
 import click
 import numpy as np
 
+from minidrop.apps.link import measure_link
 from minidrop.backend import get_backend
 from minidrop.cli.console import echo
 from minidrop.cli.options import Command
 from minidrop.cli.ranks import launched
 from minidrop.cli.values import print_json
+from minidrop.config import SolverParameter
 from minidrop.errors import BackendError
+from minidrop.solver.mpi import library
+from minidrop.solver.prepare import chosen_device
 from minidrop.solver.ranks import Ranks
 
 
@@ -56,13 +60,19 @@ def devices(gpu: str | None, mpi: bool, as_json: bool) -> None:
 
 
 def _show_ranks():
-    """Print, from rank 0, where each rank runs and how many cores it may use."""
+    """Print, from rank 0, where each rank runs, on what, and what a message between them costs."""
     with launched() as communicator:
         ranks = Ranks(communicator)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         host = communicator.host or platform.node()
+        device = get_backend(chosen_device(SolverParameter(), "auto", communicator.local_rank)).describe()
         lines = ranks.texts(f"rank {ranks.rank} of {ranks.size}: {host}, number {communicator.local_rank} of "
-                            f"{communicator.local_size} there, {cores} core{'s' * (cores != 1)}")
+                            f"{communicator.local_size} there, {cores} core{'s' * (cores != 1)}, {device}")
+        if not ranks.alone:
+            link = measure_link(ranks)
+            rate = f"{1e-6 * link.bandwidth:.3g} MB/s ({8e-9 * link.bandwidth:.3g} Gbit/s)"
+            lines.append(f"between them: {library()}; a message takes {1e6 * link.latency:.3g} us, and its "
+                         f"bytes go at {rate} from each rank")
         if ranks.is_root:
             for line in lines:
                 echo(line)

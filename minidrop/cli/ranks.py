@@ -5,26 +5,32 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from minidrop.cli.console import console, echo
 from minidrop.cli.run_folder import choose
-from minidrop.errors import ParallelError
+from minidrop.cli.watched import CAN_WATCH, Reached, watched
+from minidrop.errors import LostRankError, ParallelError
 from minidrop.solver import Solver
 from minidrop.solver.communicator import Alone, Communicator
 from minidrop.solver.events import Event
-from minidrop.solver.mpi import world
+from minidrop.solver.mpi import launched_rank, launched_size, world
+from minidrop.solver.ranks import Ranks
+from minidrop.solver.watchdog import TIMEOUT
 
 log = logging.getLogger(__name__)
 
 PATIENCE = 3.0      # seconds that a rank with an error leaves rank 0 to report it, if it has the same
 MEASURED = 20       # iterations whose traffic is shown
+_GO_ON = "go on with the same command and --resume auto, or let --restarts do it"
+_LETHAL_REQUESTS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")      # before the training catches them
 
 
 class _Launch:
@@ -33,14 +39,48 @@ class _Launch:
     communicator: Communicator = Alone()
 
 
+reached = Reached()     # by the training of this process
+
+
+def guarded() -> int | None:
+    """Where this is one of several ranks, let a child go on as the rank, and guard it.
+
+    Returns None in the process that goes on, else the exit code, once the rank has ended. A rank that was
+    killed cannot say so, and its launcher knows neither its iteration nor what to do.
+    """
+    if launched_size() == 1 or not CAN_WATCH:
+        return None
+    ended = watched()
+    if ended is None or not ended.signal:
+        return None if ended is None else ended.code
+    if ended.passed_on and ended.signal in _LETHAL_REQUESTS:
+        return 128 - ended.code
+    echo(f"error: rank {launched_rank()} on {platform.node()} {ended.how} {reached}; {_GO_ON}", err=True)
+    sys.stderr.flush()
+    _end_all()
+    return 1
+
+
+def _end_all():
+    """Ask the launcher to end all ranks with exit code 1, as MPI_Abort does, in PMI's own words.
+
+    MPI itself is of no use: this process has not started it. A launcher that does not speak PMI sees that
+    this one ends with an error, and ends the others in its own way.
+    """
+    with suppress(KeyError, ValueError, OSError):
+        os.write(int(os.environ["PMI_FD"]), b"cmd=abort exitcode=1\n")
+        time.sleep(PATIENCE)
+
+
 @contextmanager
-def launched(together: bool | None = None) -> Iterator[Communicator]:
+def launched(together: bool | None = None, timeout: float = TIMEOUT) -> Iterator[Communicator]:
     """Give the Communicator of the launcher's processes; in this context only rank 0 shows log records.
 
-    together: False for that of this process alone, True if there must be others. Raises ParallelError.
+    together: False for that of this process alone, True if there must be others. timeout: the seconds that a
+    rank waits for others. Raises ParallelError.
     """
     before, level = _Launch.communicator, console.level
-    communicator = _Launch.communicator = Alone() if together is False else world()
+    communicator = _Launch.communicator = Alone() if together is False else world(timeout=timeout)
     if together and communicator.size == 1:
         raise ParallelError("--mpi: no launcher started other processes with this one; start it with mpiexec "
                             "-n N, of the MPI that mpi4py uses")
@@ -48,6 +88,7 @@ def launched(together: bool | None = None) -> Iterator[Communicator]:
         console.setLevel(logging.CRITICAL + 1)
     try:
         yield communicator
+        Ranks(communicator).any(False)      # all have come this far: MPI waits for them without a limit
     except BaseException:       # `end_with` asks whose error it is
         console.setLevel(level)
         raise
@@ -62,12 +103,17 @@ def is_alone() -> bool:
 
 def end_with(lines: list[str], with_traceback: bool = False) -> None:
     """Print the lines of the error that is handled; where this is one of several ranks, end all of them."""
-    communicator = _Launch.communicator
-    if communicator.rank:
-        time.sleep(PATIENCE)    # an error that all have is shown by rank 0 alone, which ends all
+    communicator, error = _Launch.communicator, sys.exc_info()[1]
+    lost = error.lost if isinstance(error, LostRankError) else ()
+    first = min(set(range(communicator.size)) - set(lost))
+    # An error that all have is shown by one rank, which ends all; of a rank that is gone its guard speaks.
+    if communicator.rank != first or isinstance(error, LostRankError) and not lost:
+        time.sleep(PATIENCE)
     who = f"rank {communicator.rank} on {communicator.host}: " if communicator.rank else ""
     if with_traceback:
         traceback.print_exc()
+    if isinstance(error, LostRankError) and lines:
+        lines = [*lines[:-1], f"{lines[-1]}. All ranks end, {reached}; {_GO_ON}"]
     for line in lines:
         echo(f"error: {who}{line}", err=True)
     if communicator.size > 1:

@@ -68,7 +68,7 @@ def choose(solver: Any, out: Any = None, resume: Any = None) -> Any:
             if start is None:
                 log.info("no snapshot of %s yet in %s: starting anew", solver.config.path, path)
             return folder, start
-    path = Path(out) if out else _fresh(name)
+    path = Path(out) if out else fresh_folder(name)
     if resume is None and (path / "run.json").exists():
         raise ConfigError(f"--out {path}: holds a run already; go on with --resume auto, or name another "
                           f"folder")
@@ -76,7 +76,7 @@ def choose(solver: Any, out: Any = None, resume: Any = None) -> Any:
     return RunFolder(path, name, solver), resume if resume != "auto" else None
 
 
-def _fresh(name):
+def fresh_folder(name: str) -> Path:
     """Make a folder for a new run and return its path; unique even for starts within one second."""
     stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     for i in range(1, 10**6):

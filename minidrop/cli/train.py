@@ -25,13 +25,15 @@ from minidrop.cli.options import (
     weights_option,
 )
 from minidrop.cli.progress import Bar, Narrator, wants_bar
-from minidrop.cli.ranks import Traffic, chosen, introduce, launched
+from minidrop.cli.ranks import Traffic, chosen, introduce, launched, reached
+from minidrop.cli.restarts import with_restarts
 from minidrop.cli.tensorboard import Board, check_tensorboard
 from minidrop.config import load_solver
 from minidrop.errors import MinidropError
 from minidrop.snapshot import read_header
 from minidrop.solver import Solver
 from minidrop.solver.signals import EFFECTS, StopSignals, exit_code_of
+from minidrop.solver.watchdog import TIMEOUT
 from minidrop.solver.wire import WIRES
 
 log = logging.getLogger(__name__)
@@ -67,14 +69,20 @@ log = logging.getLogger(__name__)
 @click.option("--timeline", "trace", metavar="FILE",
               help="Record when the parts of the first 100 iterations run, on each rank, as JSON for "
               "Perfetto.")
+@click.option("--rank-timeout", type=click.FloatRange(0, min_open=True), default=TIMEOUT, show_default=True,
+              metavar="SECONDS", help="How long a rank waits for others before all end.")
+@click.option("--restarts", type=click.IntRange(0), default=0, metavar="N",
+              help="Begin again at the newest snapshot, up to N times, if the training ends as nobody asked.")
+@click.option("--launcher", metavar="COMMAND",
+              help="With --restarts: what starts the ranks, such as 'mpiexec -n 4'. [default: one process]")
 @click.option("--log-format", type=click.Choice(["minidrop", "caffe"]), default="minidrop", show_default=True,
               help="caffe: lines that parsers of Caffe's logs can read.")
 @click.pass_context
 def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, level: int, stages: list,
           ignore_unknown: bool, device: str, gpu: str | None, dtype: Any, precision: str, weights: Any,
           skip_mismatched: bool, ema: bool, resume: Any, out: Any, seed: int, sigint_effect: Any,
-          sighup_effect: Any, tensorboard: bool, progress: Any, together: bool | None,
-          wire: str | None, trace: str | None, log_format: str) -> None:
+          sighup_effect: Any, tensorboard: bool, progress: Any, together: bool | None, wire: str | None,
+          trace: str | None, rank_timeout: float, restarts: int, launcher: str | None, log_format: str) -> None:
     """Train a net.
 
     The run folder holds metrics.jsonl, the resolved solver and net files, train.log, and snapshots/ (unless
@@ -84,6 +92,10 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
     Started by mpiexec -n N, N processes train together: each on its part of every batch, with the results of
     one.
     """
+    if launcher and not restarts:
+        raise click.UsageError("--launcher says what --restarts starts: give both, or neither")
+    if restarts:
+        context.exit(with_restarts(context.obj, solver, out, resume, restarts, launcher or ""))
     if weights and resume not in (None, "auto"):
         raise click.UsageError("--weights and --resume (Caffe's -snapshot) exclude each other: a snapshot "
                                "has its weights")
@@ -99,7 +111,7 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
     with ExitStack() as stack:
         # Before the nets are built, which takes long, so that no signal is lost.
         signals = stack.enter_context(StopSignals(sigint_effect, sighup_effect))
-        communicator = stack.enter_context(launched(together))
+        communicator = stack.enter_context(launched(together, rank_timeout))
         run_log = stack.enter_context(RunLog()) if communicator.rank == 0 else None
         formatter = GlogFormatter() if log_format == "caffe" else None
         stack.enter_context(console.formatted(formatter))
@@ -119,6 +131,8 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
         trained.ranks.at_root(lambda: folder.begin())
         if trace:
             stack.enter_context(timeline(trained, trace))
+        reached.begin(trained.iteration)
+        trained.add_callback(reached)
         if run_log is None:
             introduce(trained)
             code = _train(trained, signals, nullcontext(), None, "")
@@ -132,14 +146,14 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
             boards = [stack.enter_context(Board(folder.path, trained.iteration))] if tensorboard else []
             for callback in (folder.record, narrator, *boards, *([view] if with_bar else [])):
                 trained.add_callback(callback)
-            launcher = ""
+            before = ""
             if not trained.ranks.alone:
                 introduce(trained)
                 trained.add_callback(Traffic(trained.settings.max_iter))
-                launcher = f"mpiexec -n {communicator.size} "
+                before = f"mpiexec -n {communicator.size} "
             again = [*without(context.obj, "resume", "snapshot", "out"), "--out", str(folder.path),
                      "--resume", "auto"]
-            code = _train(trained, signals, view, narrator, f"{launcher}minidrop {shlex.join(again)}")
+            code = _train(trained, signals, view, narrator, f"{before}minidrop {shlex.join(again)}")
     context.exit(code)
 
 

@@ -9,27 +9,39 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minidrop.errors import ParallelError
+from minidrop.errors import LostRankError, ParallelError
 from minidrop.solver.communicator import Alone, Communicator
+from minidrop.solver.watchdog import TIMEOUT, Watchdog
 
 # What launchers tell a process of the number of its fellows: MPICH and others with PMI, Open MPI, Slurm.
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+_RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 _LAUNCHERS = (*_SIZES, "PMIX_RANK")
 SPINS = 200                         # polls without a pause
 LONGEST_PAUSE = 1e-3                # seconds
+_LONGEST_NAME = 255                 # bytes of a host's name
 
 
 def launched_size(environment: Mapping[str, str] = os.environ) -> int:
     """Return how many processes a launcher says it started with this one; 1 if there is no launcher."""
-    found = [int(environment[name]) for name in _SIZES if environment.get(name, "").isdecimal()]
-    return max(found, default=1)
+    return max(_numbers(environment, _SIZES), default=1)
 
 
-def world(environment: Mapping[str, str] = os.environ) -> Communicator:
+def launched_rank(environment: Mapping[str, str] = os.environ) -> int:
+    """Return which of them a launcher says this one is, from 0."""
+    return max(_numbers(environment, _RANKS), default=0)
+
+
+def _numbers(environment, names):
+    return [int(environment[name]) for name in names if environment.get(name, "").isdecimal()]
+
+
+def world(environment: Mapping[str, str] = os.environ, timeout: float = TIMEOUT) -> Communicator:
     """Return the Communicator of the processes that a launcher started with this one.
 
-    Alone, without loading MPI, if there is no launcher. Raises ParallelError if mpi4py is missing, or if its
-    MPI does not find the processes that the launcher speaks of.
+    Alone, without loading MPI, if there is no launcher. `timeout`: the seconds that a rank waits for others
+    in an exchange, see `Watchdog`. Raises ParallelError if mpi4py is missing, or if its MPI does not find the
+    processes that the launcher speaks of.
     """
     if not any(name in environment for name in _LAUNCHERS):
         return Alone()
@@ -53,61 +65,85 @@ def world(environment: Mapping[str, str] = os.environ) -> Communicator:
                             f"the launcher is of another MPI than that of mpi4py, "
                             f"{MPI.Get_library_version()[:40]!r}. Use the mpiexec of that one; with Slurm, "
                             f"srun --mpi=pmi2. To train each alone: --no-mpi")
-    return MPIRanks(MPI) if size > 1 else Alone()
+    return MPIRanks(MPI, timeout) if size > 1 else Alone()
+
+
+def library() -> str:
+    """Return which MPI library moves the arrays: "MPICH Version: 4.3.0"."""
+    from mpi4py import MPI
+
+    return " ".join(MPI.Get_library_version().split("\n")[0].split()).strip("\0")
 
 
 class MPIRanks:
     """The Communicator of all processes of an MPI program.
 
     A wait polls, at first without a pause and then with longer ones of at most LONGEST_PAUSE, so that more
-    ranks than cores do not hold each other up, whichever MPI it is.
+    ranks than cores do not hold each other up, whichever MPI it is. It raises LostRankError after `timeout`
+    seconds, or when MPI says that another rank is gone.
     """
 
-    def __init__(self, mpi: Any):
-        self.world, self._all_ended = mpi.COMM_WORLD, mpi.Request.Testall
+    def __init__(self, mpi: Any, timeout: float = TIMEOUT):
+        self.world, self._all_ended, self._failure = mpi.COMM_WORLD, mpi.Request.Testall, mpi.Exception
         self.rank, self.size, self.host = self.world.rank, self.world.size, mpi.Get_processor_name()
         local = self.world.Split_type(mpi.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = local.rank, local.size
         local.Free()
+        self._watchdog: Watchdog | None = None
+        name = np.array([self.host.encode()[:_LONGEST_NAME]], f"S{_LONGEST_NAME}")
+        names = self.gather(name.view(np.uint8))
+        hosts = [bytes(name).rstrip(b"\0").decode(errors="replace") for name in names]
+        self._watchdog = Watchdog(mpi, hosts, timeout)
 
     def start(self, parts: Sequence[np.ndarray], found: Sequence[np.ndarray], tag: int) -> _Transfer:
         # Messages from rank to rank: collectives take several rounds, each of which waits for a call of MPI.
         others = [(self.rank + i) % self.size for i in range(1, self.size)]
         requests = [self.world.Irecv(found[r].view(np.uint8), r, tag) for r in reversed(others)]
         requests += [self.world.Isend(parts[r].view(np.uint8), r, tag) for r in others]
-        return _Transfer(requests, self._all_ended, _wait)
+        return _Transfer(requests, self._all_ended, self)
 
     def gather(self, array: np.ndarray) -> np.ndarray:
         found = np.empty((self.size, *array.shape), array.dtype)
-        _wait(self.world.Iallgather(np.ascontiguousarray(array), found))
+        self.wait(self.world.Iallgather(np.ascontiguousarray(array), found))
         return found
 
     def abort(self) -> NoReturn:
         self.world.Abort(1)
         raise SystemExit(1)
 
+    def wait(self, request: Any) -> None:
+        """Return when a request of MPI, or a _Transfer, has ended."""
+        if any(self.test(request) for _ in range(SPINS)):
+            return
+        if self._watchdog is not None:
+            self._watchdog.begin()
+        pause = 1e-5
+        while not self.test(request):
+            if self._watchdog is not None:
+                self._watchdog.look()
+            time.sleep(pause)
+            pause = min(LONGEST_PAUSE, 1.5 * pause)
+
+    def test(self, request: Any) -> bool:
+        """Return whether a request has ended. Raises LostRankError when MPI says that another rank is gone."""
+        try:
+            return request.Test()
+        except self._failure as error:
+            raise LostRankError(f"an exchange with other ranks failed ({error}): one of them is gone, or the "
+                                f"network to it") from error
+
 
 class _Transfer:
     """Messages under way. MPI's requests hold their arrays."""
 
-    def __init__(self, requests, all_ended, wait):
-        self.requests, self._all_ended, self._wait = requests, all_ended, wait
+    def __init__(self, requests: list, all_ended: Any, ranks: MPIRanks):
+        self.requests, self._all_ended, self._ranks = requests, all_ended, ranks
 
     def Test(self) -> bool:     # named as that of MPI's requests
         return self._all_ended(self.requests)
 
     def ready(self) -> bool:
-        return self.Test()
+        return self._ranks.test(self)
 
     def wait(self) -> None:
-        self._wait(self)
-
-
-def _wait(request):
-    pause = 1e-5
-    for _ in range(SPINS):
-        if request.Test():
-            return
-    while not request.Test():
-        time.sleep(pause)
-        pause = min(LONGEST_PAUSE, 1.5 * pause)
+        self._ranks.wait(self)

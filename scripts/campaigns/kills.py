@@ -93,7 +93,9 @@ def campaign(options, tasks, kind):
 
 
 class Task:
-    """One net: how it trained in peace, and a folder in which it is hit."""
+    """One net: how it trained in peace, and a folder in which it is hit. `launcher`: of its ranks."""
+
+    launcher: tuple[str, ...] = ()
 
     def __init__(self, folder, name, settings):
         self.folder, self.name, self.settings = folder, name, settings
@@ -115,10 +117,11 @@ class Task:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.seen = set()
 
-    def start(self, out="hit", **options):
+    def start(self, out="hit", more=(), launcher=None, **options):
         settings = [part for setting in self.settings for part in ("--set", setting)]
-        command = [sys.executable, "-u", "-m", "minidrop", "train", "--solver", "run.prototxt", "--out", out,
-                   "--resume", "auto", "--device", "cpu", *settings]
+        command = [*(self.launcher if launcher is None else launcher), sys.executable, "-u", "-m", "minidrop",
+                   "train", "--solver", "run.prototxt", "--out", out, "--resume", "auto", "--device", "cpu",
+                   *settings, *more]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "MINIDROP_THREADS": "1",
                        "OPENBLAS_NUM_THREADS": "1", "MINIDROP_TRUST_DATA": "0"}
         return subprocess.Popen(command, cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE,
@@ -205,16 +208,20 @@ def expect(found, code, err=""):
         raise Fault(f"expected exit code {code} and {err!r}, got {found[0]} and {found[1]!r}")
 
 
+def wait_until_it_trains(child):
+    watch = threading.Timer(SECONDS, child.kill)
+    watch.start()
+    for line in child.stdout:
+        if "training to iteration" in line:
+            break
+    watch.cancel()
+
+
 def struck(task, rng, numbers, early=False):
     """Start a task, send it signals at a random moment after it begins to train (early: to start)."""
     child = task.start()
     if not early:
-        watch = threading.Timer(SECONDS, child.kill)
-        watch.start()
-        for line in child.stdout:
-            if "training to iteration" in line:
-                break
-        watch.cancel()
+        wait_until_it_trains(child)
     time.sleep(rng.uniform(0, AFTER))
     for number in numbers:
         if child.poll() is None:

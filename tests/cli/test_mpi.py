@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -158,7 +160,35 @@ def test_devices(mpiexec):
     child = mpiexec(2, "devices", "--mpi")
     out, _ = finish(child)
     assert child.returncode == 0
-    assert [line.partition(":")[0] for line in out.splitlines()] == ["rank 0 of 2", "rank 1 of 2"]
+    *ranks, link = out.splitlines()
+    assert [line.partition(":")[0] for line in ranks] == ["rank 0 of 2", "rank 1 of 2"]
+    assert re.fullmatch(r"between them: .*; a message takes \S+ us, and its bytes go at \S+ MB/s .*", link)
+
+
+KILLED = """
+import os, signal
+from minidrop.solver import loop
+step = loop.Solver._step
+def dying(solver):
+    if solver.iteration == 3 and solver.ranks.rank == RANK:
+        os.kill(os.getpid(), signal.NAME)
+    step(solver)
+loop.Solver._step = dying
+"""
+
+
+@pytest.mark.parametrize(("name", "rank", "said"), [
+    ("SIGSEGV", 1, "was killed by SIGSEGV (a crash, mostly in a library; .*) after iteration 3; go on with"),
+    ("SIGSTOP", 0, "did not come within the 2 s that others waited: .* after iteration 3; go on with")])
+def test_a_rank_that_is_killed_or_stopped_ends_all(tiny, mpiexec, name, rank, said):
+    """One line says which, where, and what it did last."""
+    Path("dying.py").write_text(KILLED.replace("NAME", name).replace("RANK", str(rank)))
+    child = mpiexec(2, "--import", "dying.py", "train", "--solver", tiny.solver, "--out", "o",
+                    "--rank-timeout", "2")
+    _, err = finish(child)
+    assert child.returncode == 1
+    line, = (line for line in err.splitlines() if line.startswith("error: "))
+    assert re.search(f"rank {rank} on {re.escape(platform.node())} {said.replace('(a', '[(]a')}", line), line
 
 
 def test_alone_or_together(tiny, minidrop, monkeypatch):

@@ -92,9 +92,13 @@ def test_a_hang_is_found(tmp_path):
 @pytest.fixture
 def kills(monkeypatch):
     """The module kills.py."""
+    return loaded("kills", monkeypatch)
+
+
+def loaded(name, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])       # to which it adds
     monkeypatch.setenv("MINIDROP_TRUST_DATA", "1")      # as its main does
-    spec = importlib.util.spec_from_file_location("kills", CAMPAIGNS / "kills.py")
+    spec = importlib.util.spec_from_file_location(name, CAMPAIGNS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -121,3 +125,16 @@ def test_a_few_kills_change_nothing_and_a_change_is_found(kills, tmp_path, capsy
     write_snapshot(path, Snapshot({**snapshot.arrays, "data/ip3/weight": weight}, snapshot.attrs))
     with pytest.raises(kills.Fault, match="run_iter_10.h5 is not what it is in peace"):
         task.after(-9)
+
+
+def test_ranks_that_are_killed_change_nothing(tmp_path, monkeypatch, capsys):
+    """SIGKILL, SIGSTOP, data that are gone, and SIGTERM."""
+    pytest.importorskip("mpi4py", reason="mpi4py (the extra `mpi`) moves gradients between processes")
+    ranks = loaded("rank_kills", monkeypatch)
+    if ranks.mpiexec() is None:
+        pytest.skip("there is no mpiexec (the extra `mpi` brings one)")
+    task = ranks.RankTask(tmp_path / "mlp", 2, ["max_iter=60", "test_interval=0"])
+    options = SimpleNamespace(kinds="kill,hang,data,signal", first=0, count=4, seed=1, seconds=60,
+                              results=None, keep=tmp_path / "kept")
+    assert ranks.campaign(options, task) == 0, capsys.readouterr().out
+    assert "4 hits of seed 1 on 2 ranks" in capsys.readouterr().out and task.compared >= 6
