@@ -32,7 +32,8 @@ def measure_link(ranks: Ranks, part: int = PART, repeats: int = REPEATS) -> Link
     A gather of a byte takes ceil(log2 n) latencies, an exchange of parts n - 1 messages one after the other.
     """
     n = ranks.size
-    byte, parts, found = np.zeros(1, np.uint8), np.zeros((n, part), np.uint8), np.empty((n, part), np.uint8)
+    byte = np.zeros(1, np.uint8)
+    parts, found = list(np.zeros((n, part), np.uint8)), list(np.empty((n, part), np.uint8))
     small = _seconds(lambda: ranks.communicator.gather(byte), repeats * _SMALL_REPEATS)
     large = _seconds(lambda: ranks.communicator.start(parts, found, 0).wait(), repeats)
     latency = small / max(1, math.ceil(math.log2(n)))

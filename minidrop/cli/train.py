@@ -82,7 +82,8 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
           ignore_unknown: bool, device: str, gpu: str | None, dtype: Any, precision: str, weights: Any,
           skip_mismatched: bool, ema: bool, resume: Any, out: Any, seed: int, sigint_effect: Any,
           sighup_effect: Any, tensorboard: bool, progress: Any, together: bool | None, wire: str | None,
-          trace: str | None, rank_timeout: float, restarts: int, launcher: str | None, log_format: str) -> None:
+          trace: str | None, rank_timeout: float, restarts: int, launcher: str | None,
+          log_format: str) -> None:
     """Train a net.
 
     The run folder holds metrics.jsonl, the resolved solver and net files, train.log, and snapshots/ (unless

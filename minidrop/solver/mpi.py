@@ -125,7 +125,7 @@ class MPIRanks:
             pause = min(LONGEST_PAUSE, 1.5 * pause)
 
     def test(self, request: Any) -> bool:
-        """Return whether a request has ended. Raises LostRankError when MPI says that another rank is gone."""
+        """Return whether a request has ended. Raises LostRankError if MPI says that another rank is gone."""
         try:
             return request.Test()
         except self._failure as error:
