@@ -35,5 +35,5 @@ chmod +x "$launcher"
 # TCP alone: the ranks would find each other's memory.
 ip netns exec $one mpiexec -n 2 -ppn 1 -hosts 10.77.0.1,10.77.0.2 -localhost 10.77.0.1 \
     -launcher rsh -launcher-exec "$launcher" \
-    -genv UCX_TLS tcp -genv UCX_NET_DEVICES wire -genv FI_PROVIDER tcp \
+    -genv UCX_TLS tcp -genv FI_PROVIDER tcp \
     -genv OMP_NUM_THREADS "${OMP_NUM_THREADS:-1}" -genv MINIDROP_THREADS "${MINIDROP_THREADS:-1}" "$@"
