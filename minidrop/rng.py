@@ -19,7 +19,8 @@ def stream_key(seed: int, *names: Any) -> int:
 
 def generator(seed: int, *names: int | str) -> np.random.Generator:
     """Return a NumPy Generator (Philox) whose stream belongs to `seed` and the names alone."""
-    return np.random.Generator(np.random.Philox(_Key(stream_key(seed, *names))))
+    key: Any = _Key(stream_key(seed, *names))      # NumPy's hints know SeedSequence alone
+    return np.random.Generator(np.random.Philox(key))
 
 
 class _Key(np.random.bit_generator.ISeedSequence):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ class HiddenDrop:
             return [self]
         return [replace(self, units=own) for own in self.units.sets]
 
-    def parts(self, t: int, streams: int) -> list[tuple[int, int, Kept]]:
+    def parts(self, t: int, streams: int) -> Sequence[tuple[int, int, Kept]]:
         """Return what the gates read at step t, not all: (first, last, Kept) for each group of streams."""
         kept = self.steps[t] if self.steps else None
         if isinstance(kept, KeptByGroup):

@@ -9,10 +9,10 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import binding, ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
+intrinsic: Any = extending.intrinsic     # its hints count the context, which Numba passes
 _WORD = ir.IntType(64)
 _AHEAD = 64         # how many rows of a panel the next ones are fetched before they are read: 4 to 12 KiB
 
