@@ -50,7 +50,7 @@ crew = Crew()
 
 def _renew():
     """A forked child has none of its parent's threads, and one of them may have led."""
-    crew.__init__()  # type: ignore[misc]
+    crew.__init__()
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from minidrop.backend.generic import Backend
 from minidrop.errors import ShapeError
 from minidrop.kernels import threads
-
-if TYPE_CHECKING:
-    from minidrop.backend.numpy.backend import NumpyBackend
 
 THIN = 32                   # rows
 LEAST_USES = 8              # of packed weights
@@ -37,7 +32,7 @@ def form_of(rows: int, dtype: np.dtype) -> tuple | None:
 class Packed:
     """op(W) in panels for `thin_gemm`; `shape` and `size` are those of W."""
 
-    def __init__(self, backend: NumpyBackend, W: np.ndarray, transpose: bool, form: tuple):
+    def __init__(self, backend: Backend, W: np.ndarray, transpose: bool, form: tuple):
         from minidrop.kernels.cpu_thin import pack
         self.shape, self.size, self.transpose = W.shape, W.size, transpose
         self.depth, self.columns = W.shape[::-1] if transpose else W.shape
