@@ -7,12 +7,13 @@ The vectors are as wide as the machine's registers, 512 bits with AVX-512 and 25
 from typing import Any
 
 import numba
+import numba.extending
 import numpy as np
 from llvmlite import binding, ir
-from numba import extending, types
+from numba import types
 from numba.core import cgutils
 
-intrinsic: Any = extending.intrinsic     # its hints count the context, which Numba passes
+intrinsic: Any = numba.extending.intrinsic      # whose callers leave out the context
 _WORD = ir.IntType(64)
 _AHEAD = 64         # how many rows of a panel the next ones are fetched before they are read: 4 to 12 KiB
 

@@ -61,6 +61,7 @@ class Slow:
         self.now = 0.0
         monkeypatch.setattr("minidrop.apps.timing.time.perf_counter", lambda: self.now)
         monkeypatch.setattr("minidrop.backend.numpy.backend.np", self)
+        monkeypatch.setattr("minidrop.backend.numpy.thin.np", self)
 
     def __getattr__(self, name):
         return getattr(np, name)
