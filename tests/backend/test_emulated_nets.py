@@ -100,7 +100,8 @@ FAMILIES = ["Dropout", *known_families(), "PERIODIC groups: 3", "UNIT groups: 2"
 
 
 @every_pair(("layers", [mlp, mlp_in_place, text, pictures]), ("family", FAMILIES),
-            ("solver", ["momentum: 0.9 weight_decay: 0.01 clip_gradients: 1", "momentum: 0"]))
+            ("solver", ["momentum: 0.9 weight_decay: 0.01 clip_gradients: 1", "momentum: 0",
+                    "type: 'AdamW' momentum: 0.9 weight_decay: 0.01 decay_axes: 2 delta: 1e-3"]))
 def test_training_equals_that_on_the_cpu(emulated_cuda, layers, family, solver):
     cuda = emulated_cuda()
     cuda.kernels.launches.clear()
@@ -110,8 +111,8 @@ def test_training_equals_that_on_the_cpu(emulated_cuda, layers, family, solver):
     for name, value in expected.items():
         np.testing.assert_allclose(parameters[name], value, rtol=1e-9, atol=1e-11, err_msg=name)
     ran = set(cuda.kernels.launches)
-    assert {"cross_entropy", "cross_entropy_gradient"} | ({"sgd_update"} if "0.9" in solver
-                                                          else {"subtract_block"}) <= ran
+    update = "rule_update" if "AdamW" in solver else "sgd_update" if "0.9" in solver else "subtract_block"
+    assert {"cross_entropy", "cross_entropy_gradient", update} <= ran
     assert {text: {"lstm_step", "lstm_step_gradient", "link_places", "sum_places"},
             pictures: {"columns", "add_columns", "put_outputs", "max_pool", "max_pool_gradient", "mean_pool",
                        "mean_pool_gradient"}}.get(layers, {"activate"}) <= ran
