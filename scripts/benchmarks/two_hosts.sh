@@ -23,6 +23,15 @@ for side in 1 2; do
     ip netns exec $space tc qdisc add dev wire root handle 1: htb default 1
     ip netns exec $space tc class add dev wire parent 1: classid 1:1 htb rate "$rate" burst 128k quantum 60000
 done
+# The kernel takes a second to see that both ends are up, and MPI would take a device that is not for none.
+for space in $one $two; do
+    tries=0
+    until ip -n $space -br link show dev wire | grep -q " UP "; do
+        tries=$((tries + 1))
+        [ $tries -lt 100 ] || { echo "error: the network between $one and $two does not come up" >&2; exit 1; }
+        sleep 0.1
+    done
+done
 # What mpiexec starts in place of ssh: [options] host command
 cat >"$launcher" <<END
 #!/bin/sh

@@ -123,7 +123,7 @@ class Task:
                    "train", "--solver", "run.prototxt", "--out", out, "--resume", "auto", "--device", "cpu",
                    *settings, *more]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "MINIDROP_THREADS": "1",
-                       "OPENBLAS_NUM_THREADS": "1", "MINIDROP_TRUST_DATA": "0"}
+                       "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MINIDROP_TRUST_DATA": "0"}
         return subprocess.Popen(command, cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, **options)
 
