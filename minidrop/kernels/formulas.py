@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
 MOST_SLOTS = 2          # history arrays, and numbers of an iteration, that the kernels take
 MOST_NUMBERS = 8
@@ -45,7 +46,7 @@ def in_c(formula: Callable, slots: int, numbers: int) -> str | None:
                              for target, value in zip("WAB"[:1 + slots], written, strict=True)])
 
 
-class _Name:
+class _Name(NDArrayOperatorsMixin):
     """A number of the kernel by its name in C; what is computed of it is a new one, declared in `lines`."""
 
     __slots__ = ("name", "lines")
@@ -62,36 +63,6 @@ class _Name:
 
     def __bool__(self) -> bool:
         raise TypeError("a formula that asks for a value is not the same for all entries")
-
-    def __neg__(self) -> Any:
-        return np.negative(self)
-
-    def __abs__(self) -> Any:
-        return np.abs(self)
-
-    def __add__(self: Any, other: Any) -> Any:
-        return np.add(self, other)
-
-    def __radd__(self: Any, other: Any) -> Any:
-        return np.add(other, self)
-
-    def __sub__(self: Any, other: Any) -> Any:
-        return np.subtract(self, other)
-
-    def __rsub__(self: Any, other: Any) -> Any:
-        return np.subtract(other, self)
-
-    def __mul__(self: Any, other: Any) -> Any:
-        return np.multiply(self, other)
-
-    def __rmul__(self: Any, other: Any) -> Any:
-        return np.multiply(other, self)
-
-    def __truediv__(self: Any, other: Any) -> Any:
-        return np.true_divide(self, other)
-
-    def __rtruediv__(self: Any, other: Any) -> Any:
-        return np.true_divide(other, self)
 
 
 def _written(x):
