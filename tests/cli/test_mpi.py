@@ -139,8 +139,9 @@ loop.Solver._step = dying
 
 
 @pytest.mark.parametrize(("name", "rank", "said"), [
-    ("SIGSEGV", 1, r"was killed by SIGSEGV \(a crash, mostly in a library; .*\) after iteration 3; go on with"),
-    ("SIGSTOP", 0, "did not come within the 2 s that others waited: .* after iteration 3; go on with")])
+    ("SIGSEGV", 1, r"was killed by SIGSEGV \(a crash, .*\) after iteration 3; go on with"),
+    ("SIGSTOP", 0, "did not come within the 2 s that others waited: .* after iteration 3; go on with")],
+    ids=["crash", "stop"])
 def test_a_rank_that_is_killed_or_stopped_ends_all(tiny, mpiexec, name, rank, said):
     """One line says which, where, and what it did last."""
     Path("dying.py").write_text(KILLED.replace("NAME", name).replace("RANK", str(rank)))
