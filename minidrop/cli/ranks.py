@@ -28,9 +28,10 @@ from minidrop.solver.watchdog import TIMEOUT
 log = logging.getLogger(__name__)
 
 PATIENCE = 3.0      # seconds that a rank with an error leaves rank 0 to report it, if it has the same
+FORWARDING = 0.2    # seconds for the launcher to show what a rank has printed: it drops that when all end
 MEASURED = 20       # iterations whose traffic is shown
 _GO_ON = "go on with the same command and --resume auto, or let --restarts do it"
-_LETHAL_REQUESTS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")      # before the training catches them
+_LETHAL_REQUESTS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")      # before a training catches them, and after
 
 
 class _Launch:
@@ -53,22 +54,24 @@ def guarded() -> int | None:
     ended = watched()
     if ended is None or not ended.signal:
         return None if ended is None else ended.code
-    if ended.passed_on and ended.signal in _LETHAL_REQUESTS:
+    if ended.signal in _LETHAL_REQUESTS:
+        _end_all(128 - ended.code)
         return 128 - ended.code
     echo(f"error: rank {launched_rank()} on {platform.node()} {ended.how} {reached}; {_GO_ON}", err=True)
     sys.stderr.flush()
-    _end_all()
+    _end_all(1)
     return 1
 
 
-def _end_all():
-    """Ask the launcher to end all ranks with exit code 1, as MPI_Abort does, in PMI's own words.
+def _end_all(code):
+    """Ask the launcher to end all ranks with an exit code, as MPI_Abort does, in PMI's own words.
 
     MPI itself is of no use: this process has not started it. A launcher that does not speak PMI sees that
     this one ends with an error, and ends the others in its own way.
     """
     with suppress(KeyError, ValueError, OSError):
-        os.write(int(os.environ["PMI_FD"]), b"cmd=abort exitcode=1\n")
+        time.sleep(FORWARDING)
+        os.write(int(os.environ["PMI_FD"]), b"cmd=abort exitcode=%d\n" % code)
         time.sleep(PATIENCE)
 
 
@@ -119,6 +122,7 @@ def end_with(lines: list[str], with_traceback: bool = False) -> None:
     if communicator.size > 1:
         sys.stdout.flush()
         sys.stderr.flush()
+        time.sleep(FORWARDING)
         communicator.abort()
 
 

@@ -188,7 +188,7 @@ def contents(path):
 
 
 def iteration_of(name):
-    return int(re.findall(r"\d+", name)[-1])
+    return int(re.search(r"_iter_(\d+)", name)[1])
 
 
 # -- processes -----------------------------------------------------------------------------------------------

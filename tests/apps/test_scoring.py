@@ -67,7 +67,7 @@ def by_hand(model, line):
 
 def scores_of(model, token, memory):
     """All classes' scores behind a token: those beyond the vocabulary belong to the softmax, too."""
-    _, memory = model._read(token, memory)
+    _, memory = model._read([token], memory)
     return model.net.blobs["scores"].numpy().reshape(-1, 20)[-1].astype(np.float64), memory
 
 
