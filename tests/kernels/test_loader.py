@@ -197,12 +197,13 @@ def signatures(file):
     """Yield (kernel, its C parameters with the macros of common.cuh and window.cuh written out) of a file."""
     for name, text in re.findall(r'extern "C" __global__ void (\w+)\(([^{]*)\)\s*\{',
                                  _without_bounds(loader.source(file))):
+        macros = re.findall(r"^#define (WINDOW|IMAGE|NUMBERS) (.+)$",
+                            loader.source(file).replace("\\\n", ""), re.MULTILINE)
+        for macro, parameters in macros:
+            text = re.sub(rf"\b{macro}\b", parameters, text)
         text = re.sub(r"KEPT\((\w+)\)", r"int \1_start, const int* \1_start_at, int \1_step, int \1_width, "
                                          r"int \1_total, const void* \1_table", text)
         text = re.sub(r"VARYING\(([\w ]+), (\w+)\)", r"\1 \2_value, const \1* \2_at", text)
-        macros = re.findall(r"^#define (WINDOW|IMAGE) (.+)$", loader.source(file), re.MULTILINE)
-        for macro, parameters in macros:
-            text = re.sub(rf"\b{macro}\b", parameters, text)
         yield name, [" ".join(part.replace("__restrict__", "").split()) for part in text.split(",")]
 
 

@@ -151,8 +151,8 @@ def share_that_travels(net, iteration):
     return bytes_to_add(entries, 4, 8) / bytes_to_add(whole, 4, 8)
 
 
-@pytest.mark.parametrize(("rate", "groups", "most"), [(0.5, 1, 0.36), (0.7, 1, 0.17), (0.5, 2, 0.65), (0.7, 2, 0.31),
-                                                    (0.7, 4, 0.55)])
+@pytest.mark.parametrize(("rate", "groups", "most"), [
+    (0.5, 1, 0.36), (0.7, 1, 0.17), (0.5, 2, 0.65), (0.7, 2, 0.31), (0.7, 4, 0.55)])
 def test_traffic_falls_with_what_is_dropped(rate, groups, most):
     """With the square of what is kept between two drops; less where groups of samples drop other units."""
     net = perceptron(rate, groups)
