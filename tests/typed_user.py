@@ -48,7 +48,8 @@ def over_axes(x: md.Tensor) -> float:
     shares = F.softmax(x, dim=1).log_softmax(dim=-1).cumsum(dim=0).cumsum(1)
     shares = shares.unsqueeze(dim=0).squeeze(dim=(0,)).unsqueeze(1).squeeze(1)
     chosen = x.argmax(dim=1, keepdim=True).float() * x.amax(dim=1, keepdim=True) + x.max(axis=0)
-    joined = F.cat([x, F.stack([x[0], x[1]], dim=0)], dim=0).logsumexp(dim=1) * x.norm() + (x > 0).any(dim=None)
+    joined = F.cat([x, F.stack([x[0], x[1]], dim=0)], dim=0).logsumexp(dim=1) * x.norm()
+    joined = joined + (x > 0).any(dim=None)
     return float(means.sum() + parts[0].sum() + shares.sum() + chosen.min() + joined.std(dim=None))
 
 

@@ -213,5 +213,5 @@ def test_a_program_of_several_ranks(folder):
                           capture_output=True, text=True, timeout=120,
                           env={**os.environ, "PYTHONPATH": str(ROOT), "MINIDROP_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    ranks = re.findall(r"rank (\d) of 2: (\S+)", done.stdout)
+    ranks = re.findall(r"rank (\d) of 2: (\d+\.\d{4})", done.stdout)
     assert sorted(rank for rank, _ in ranks) == ["0", "1"] and len({value for _, value in ranks}) == 1

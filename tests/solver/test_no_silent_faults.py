@@ -271,7 +271,7 @@ def test_a_terminal_that_is_gone_ends_nothing(monkeypatch):
 def test_runs_of_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run_folder.time, "strftime", lambda form: "20260101-000000")
-    found = [run_folder._fresh("run").name for _ in range(3)]
+    found = [run_folder.fresh_folder("run").name for _ in range(3)]
     assert found == ["run-20260101-000000", "run-20260101-000000-2", "run-20260101-000000-3"]
 
 
