@@ -12,6 +12,8 @@ from minidrop import ShapeError, Tensor, check_gradients, functions
 from minidrop.backend import Backend, get_backend
 from minidrop.backend.numpy import thin
 from minidrop.backend.numpy.thin import Packed
+from minidrop.functions.hidden_drop import HiddenDrop
+from minidrop.kept import Kept
 from minidrop.kernels import crew, threads, vectors
 
 pytestmark = pytest.mark.skipif(not vectors.BITS, reason="needs AVX2 with FMA, or AVX-512")
@@ -180,3 +182,15 @@ def test_the_compacted_net_equals_the_dense_one(kind, always):
         settings = drop_settings("UNIT", 0.5, time)
         check(net_of(kind, nr=settings, rh=settings, streams=20, units=11), streams=20)
     assert always
+
+
+@pytest.mark.parametrize("whole", [(0, 1, 2), (3, 4, 5), (2, 4), (5,)])
+def test_gradients_if_only_some_steps_read_all(whole, always):
+    """Neither the first nor the last step need be one of them: each direction packs weights for itself."""
+    rng = np.random.default_rng(2)
+    steps = tuple(None if t in whole else Kept(t % 2, 2, 1, 4) for t in range(6))
+    sizes = (6, 3, 2), (16, 2), (16,), (16, 4)
+    cont = Tensor(np.ones((6, 3)))
+    check_gradients(lambda x, *rest: functions.lstm(x, cont, *rest, drop=HiddenDrop(steps=steps))[0],
+                    *(0.5 * rng.standard_normal(size) for size in sizes))
+    assert {operand.transpose for operand in always} == {True, False}
