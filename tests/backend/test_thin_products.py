@@ -153,6 +153,31 @@ def test_several_may_multiply_at_once(three):
     assert not wrong
 
 
+def test_a_thread_that_could_not_be_asked_is_asked_again(three, monkeypatch):
+    a, W = operands(20, 130, 500, True)
+    operand, asked, ask = packed(W, True, 20), [], threads.ask
+    expected = BACKEND.thin_gemm(a, operand, True).copy()
+    monkeypatch.setattr(crew, "crew", crew.Crew())
+
+    def refuse(*given):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads, "ask", refuse)
+    with pytest.raises(RuntimeError, match="new thread"):
+        BACKEND.thin_gemm(a, operand, True)
+    monkeypatch.setattr(threads, "ask", lambda *given: asked.append(given[2]) or ask(*given))
+    np.testing.assert_array_equal(BACKEND.thin_gemm(a, operand, True), expected)
+    assert asked == [1, 2]
+
+
+def test_a_crew_stays_as_large_as_its_board(three, monkeypatch):
+    a, W = operands(20, 130, 500, True)
+    operand = packed(W, True, 20)
+    expected = BACKEND.thin_gemm(a, operand, True).copy()
+    monkeypatch.setattr(threads, "COUNT", 9)
+    np.testing.assert_array_equal(BACKEND.thin_gemm(a, operand, True), expected)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_multiplies():
