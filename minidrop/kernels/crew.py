@@ -18,7 +18,8 @@ class Crew:
     """Who computes thin products together: a thread that leads, and those that serve it."""
 
     def __init__(self):
-        self._lock = threading.Lock()       # held by who leads
+        # Held by who leads. A Ctrl-C at the wrong moment may leave it held: its thread leads on all the same.
+        self._lock = threading.RLock()
         self._threads = threads.COUNT       # the board has room for so many
         self._board, self._tickets = board(self._threads), itertools.count(1)
         self._interrupts = np.frombuffer(threads.interrupts, np.int64)

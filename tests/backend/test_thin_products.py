@@ -170,6 +170,15 @@ def test_a_thread_that_could_not_be_asked_is_asked_again(three, monkeypatch):
     assert asked == [1, 2]
 
 
+def test_an_interrupt_between_two_products_leaves_no_thread_alone(three, monkeypatch):
+    a, W = operands(20, 130, 500, True)
+    operand, asked, ask = packed(W, True, 20), [], threads.ask
+    monkeypatch.setattr(threads, "ask", lambda *given: asked.append(given[2]) or ask(*given))
+    crew.crew._lock.acquire()           # as after a Ctrl-C before anything could release it
+    BACKEND.thin_gemm(a, operand, True)
+    assert asked == [1, 2]
+
+
 def test_a_crew_stays_as_large_as_its_board(three, monkeypatch):
     a, W = operands(20, 130, 500, True)
     operand = packed(W, True, 20)
