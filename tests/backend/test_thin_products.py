@@ -3,6 +3,7 @@
 import os
 import threading
 
+import numba
 import numpy as np
 import pytest
 from cases import in_turn
@@ -110,6 +111,18 @@ def test_only_what_pays_is_packed(monkeypatch):
     assert Backend().thin_operand(W, True, 20, 8) is W
     monkeypatch.setattr(vectors, "BITS", 0)                 # another processor
     assert BACKEND.thin_operand(W, True, 20, 8) is W
+
+
+@in_turn("settings, bits", [({"CPU_NAME": "generic", "CPU_FEATURES": ""}, 0), ({"CPU_NAME": "k8"}, 0),
+                            ({"CPU_NAME": "haswell"}, 256), ({"CPU_FEATURES": "+avx2,-fma"}, 0),
+                            ({"CPU_FEATURES": "+avx2,+fma,-avx512f"}, 256),
+                            ({"CPU_FEATURES": "+avx2,+fma,+avx512f,+avx512vl"}, 512),
+                            ({"ENABLE_AVX": 0}, 0), ({"DISABLE_JIT": 1}, 0), ({}, vectors.BITS)])
+def test_vectors_are_those_that_numba_is_told_to_use(settings, bits):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setattr(numba.config, name, value)
+        assert vectors._bits() == bits
 
 
 # -- threads -------------------------------------------------------------------------------------------------
