@@ -463,7 +463,7 @@ def test_rows_taken_by_several_threads_are_the_rows(monkeypatch, kept, shape):
 
 
 def test_rows_of_a_view_are_taken_at_once(monkeypatch):
-    """NumPy copies all of a strided array in every call of `take`: a call per thread costs a copy for each."""
+    """NumPy copies all of a strided array in every call of `take`: calls of three threads would be three."""
     x, kept = np.random.default_rng(0).standard_normal((40, 14))[:, ::2], Kept.of([1, 4, 5, 30], 40)
     monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 0)
     monkeypatch.setattr(threads, "COUNT", 3)
