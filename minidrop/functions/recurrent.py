@@ -34,7 +34,7 @@ class Recurrent(Function):
     the states come without them (kept sets on their last axes), and so do the results.
     """
 
-    __slots__ = ("drop", "rows", "cont", "reads", "Wh", "Wh_rows", "operand", "part", "before")
+    __slots__ = ("drop", "rows", "cont", "reads", "Wh", "Wh_rows", "operand", "uses", "part", "before")
     kept_rule = "native"
     gates, states = 1, 1
 
@@ -63,7 +63,7 @@ class Recurrent(Function):
         self.reads = self.cont * self._mask(backend, x.dtype, total)
         self.Wh = backend.submatrix(Wh, self.rows, drop.units)
         self.Wh_rows = backend.transposed(self.Wh) if drop.steps is not None else None
-        self.operand = None         # Wh as the products of one direction read it
+        self.operand, self.uses = None, 0       # Wh as one direction reads it, and how often it still will
         self.part = None, []        # what a step read, and the rows of Wh_rows that it read
         self.before = backend.empty((steps, streams, width), x.dtype)        # h as the gates read it
         self.output_kept = [(drop.units, 2), *[(drop.units, 1)] * len(states)]
@@ -90,7 +90,7 @@ class Recurrent(Function):
         backend.xp.multiply(h, self.reads[t], out=self.before[t])
         parts = self._parts(backend, t)
         if not parts:
-            return self._multiply(backend, self.before[t], True, t + 1 == len(self.before))
+            return self._multiply(backend, self.before[t], True)
         products = [backend.thin_gemm(backend.take(self.before[t, first:last], kept, 1), weights)
                     for first, last, kept, weights in parts]
         return products[0] if len(products) == 1 else backend.concatenate(products)
@@ -99,7 +99,7 @@ class Recurrent(Function):
         """Return the gradient of the h before step t, given that of the product, d (N, G H)."""
         parts = self._parts(backend, t)
         if not parts:
-            gh = self._multiply(backend, d, False, t == 0)
+            gh = self._multiply(backend, d, False)
             return backend.xp.multiply(gh, self.reads[t], out=backend.empty(gh.shape, gh.dtype))
         gh = backend.zeros(self.before.shape[1:], d.dtype)
         for first, last, kept, weights in parts:
@@ -107,14 +107,15 @@ class Recurrent(Function):
         gh *= self.reads[t]
         return gh
 
-    def _multiply(self, backend, x, transpose, last):
-        """Return x op(Wh), op(Wh) = Wh^T if `transpose`; `last`: no product of this direction follows."""
-        if self.operand is None:
+    def _multiply(self, backend, x, transpose):
+        """Return x op(Wh), op(Wh) = Wh^T if `transpose`."""
+        if not self.uses:
             steps = self.drop.steps or [None] * len(self.before)
-            uses = sum(step is None for step in steps)
-            self.operand = backend.thin_operand(self.Wh, transpose, len(x), uses)
+            self.uses = sum(step is None for step in steps)
+            self.operand = backend.thin_operand(self.Wh, transpose, len(x), self.uses)
         operand = self.operand
-        if last:            # not kept until the other direction begins
+        self.uses -= 1
+        if not self.uses:       # the other direction needs another form
             self.operand = None
         return backend.thin_gemm(x, operand, trans_b=transpose)
 

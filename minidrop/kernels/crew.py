@@ -18,8 +18,10 @@ class Crew:
     """Who computes thin products together: a thread that leads, and those that serve it."""
 
     def __init__(self):
-        self._lock = threading.Lock()       # held by who leads
-        self._board, self._tickets = board(threads.COUNT), itertools.count(1)
+        # Held by who leads. A Ctrl-C at the wrong moment may leave it held: its thread leads on all the same.
+        self._lock = threading.RLock()
+        self._threads = threads.COUNT       # the board has room for so many
+        self._board, self._tickets = board(self._threads), itertools.count(1)
         self._interrupts = np.frombuffer(threads.interrupts, np.int64)
         self._kinds = {}
 
@@ -33,16 +35,25 @@ class Crew:
             return
         try:
             kind = self._kinds.setdefault((y.dtype.char, *map(len, form)), len(self._kinds))
-            members = min(threads.COUNT, packed.shape[0])
+            members = min(threads.COUNT, self._threads, packed.shape[0])
             for thread in range(1, members):
-                place = present(thread, threads.COUNT)
-                if not self._board[place]:
-                    self._board[place] = 1
-                    threads.ask(serve, self._board, thread, kind, place, self._interrupts,
-                                threads.interrupts[0], zero, form)
+                self._call(thread, kind, zero, form)
             lead(self._board, next(self._tickets), kind, members, a, at, packed, y, zero, form)
         finally:
             self._lock.release()
+
+    def _call(self, thread, kind, zero, form):
+        """Have a thread serve products of a kind unless it serves already."""
+        place = present(thread, self._threads)
+        if self._board[place]:
+            return
+        self._board[place] = 1
+        try:
+            threads.ask(serve, self._board, thread, kind, place, self._interrupts, threads.interrupts[0],
+                        zero, form)
+        except BaseException:       # there are no more threads, or Ctrl-C: ask again next time
+            self._board[place] = 0
+            raise
 
 
 crew = Crew()

@@ -61,6 +61,9 @@ class _Name(NDArrayOperatorsMixin):
         self.lines.append(f"const REAL {name} = {_CALLS[ufunc].format(*map(_written, inputs))};")
         return _Name(name, self.lines)
 
+    def __array__(self, *given: Any, **more: Any) -> Any:
+        raise TypeError("a name is no array; as an object NumPy would let some functions do nothing to it")
+
     def __bool__(self) -> bool:
         raise TypeError("a formula that asks for a value is not the same for all entries")
 

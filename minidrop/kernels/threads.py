@@ -8,6 +8,7 @@ and restart its workers. If that is impossible, our kernels stay on one thread, 
 """
 
 import ctypes
+import itertools
 import logging
 import os
 import queue
@@ -79,6 +80,7 @@ _tasks = queue.SimpleQueue()   # (kernel, arguments, where to put None or the ex
 _workers = []
 # Changes with every call of `by_rows`: a thread that waits for other work in compiled code leaves then.
 interrupts = array("q", [0])
+_calls = itertools.count(1)
 _here = threading.local()     # is_worker: whether this thread is one of them
 _noticed = False
 
@@ -117,11 +119,11 @@ def by_rows(kernel: Callable, rows: int, elements: int, *args: Any) -> None:
         kernel(*args, 0, rows)
         return
     _start_workers()
-    interrupts[0] += 1
     bounds = [rows * part // parts for part in range(parts + 1)]
     done = queue.SimpleQueue()
     for part in range(1, parts):
         _tasks.put((kernel, (*args, *bounds[part:part + 2]), done))
+    interrupts[0] = next(_calls)        # after the tasks: who is asked to wait from now on comes behind them
     try:
         kernel(*args, *bounds[:2])
     finally:
@@ -144,8 +146,9 @@ def is_worker() -> bool:
 
 def _start_workers():
     while len(_workers) < COUNT - 1:
-        _workers.append(threading.Thread(target=_work, name="minidrop-kernel", daemon=True))
-        _workers[-1].start()
+        worker = threading.Thread(target=_work, name="minidrop-kernel", daemon=True)
+        worker.start()              # RuntimeError where the system has no more threads
+        _workers.append(worker)     # not before: tasks would wait for a thread that there is not
 
 
 def by_parts(work: Callable, parts: int, elements: int) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features  # those that NUMBA_ENABLE_AVX leaves
 
 intrinsic: Any = numba.extending.intrinsic      # whose callers leave out the context
 _WORD = ir.IntType(64)
@@ -20,12 +21,11 @@ _AHEAD = 64         # how many rows of a panel the next ones are fetched before 
 
 def _bits():
     """Return the width of the vectors that Numba compiles for, 0 without fused multiply and add."""
-    features = numba.config.CPU_FEATURES
-    if features is None and numba.config.CPU_NAME in (None, "host"):
-        found = {name for name, has in binding.get_host_cpu_features().items() if has}
-    else:           # NUMBA_CPU_NAME without NUMBA_CPU_FEATURES: "haswell", or nothing is known
-        known = "+avx2,+fma" if features is None and numba.config.CPU_NAME == "haswell" else features or ""
-        found = {name[1:] for name in known.split(",") if name.startswith("+")}
+    features, name = numba.config.CPU_FEATURES, numba.config.CPU_NAME
+    if features is None:        # of another processor than this one little is known
+        features = ("+avx2,+fma" if name == "haswell" else get_host_cpu_features() if name in (None, "host")
+                    else "")
+    found = {name[1:] for name in features.split(",") if name.startswith("+")}
     if numba.config.DISABLE_JIT:
         return 0
     if not binding.get_process_triple().startswith(("x86_64", "i686")) or "fma" not in found:

@@ -462,6 +462,17 @@ def test_rows_taken_by_several_threads_are_the_rows(monkeypatch, kept, shape):
     np.testing.assert_array_equal(NumpyBackend().take(x, kept, 0), x[kept.indices])
 
 
+def test_rows_of_a_view_are_taken_at_once(monkeypatch):
+    """NumPy copies all of a strided array in every call of `take`: calls of three threads would be three."""
+    x, kept = np.random.default_rng(0).standard_normal((40, 14))[:, ::2], Kept.of([1, 4, 5, 30], 40)
+    monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 0)
+    monkeypatch.setattr(threads, "COUNT", 3)
+    calls, take = [], np.take
+    monkeypatch.setattr(np, "take", lambda *args, **more: calls.append(1) or take(*args, **more))
+    np.testing.assert_array_equal(NumpyBackend().take(x, kept, 0), x[kept.indices])
+    assert calls == [1]
+
+
 @memory
 @in_turn("shape", [(1, 1), (129, 7), (0, 3), (3, 0)])
 def test_column_sums_and_sum_of_squares(backend, array, close, shape, layout):

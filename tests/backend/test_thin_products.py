@@ -3,6 +3,7 @@
 import os
 import threading
 
+import numba
 import numpy as np
 import pytest
 from cases import in_turn
@@ -12,6 +13,8 @@ from minidrop import ShapeError, Tensor, check_gradients, functions
 from minidrop.backend import Backend, get_backend
 from minidrop.backend.numpy import thin
 from minidrop.backend.numpy.thin import Packed
+from minidrop.functions.hidden_drop import HiddenDrop
+from minidrop.kept import Kept
 from minidrop.kernels import crew, threads, vectors
 
 pytestmark = pytest.mark.skipif(not vectors.BITS, reason="needs AVX2 with FMA, or AVX-512")
@@ -110,6 +113,18 @@ def test_only_what_pays_is_packed(monkeypatch):
     assert BACKEND.thin_operand(W, True, 20, 8) is W
 
 
+@in_turn("settings, bits", [({"CPU_NAME": "generic", "CPU_FEATURES": ""}, 0), ({"CPU_NAME": "k8"}, 0),
+                            ({"CPU_NAME": "haswell"}, 256), ({"CPU_FEATURES": "+avx2,-fma"}, 0),
+                            ({"CPU_FEATURES": "+avx2,+fma,-avx512f"}, 256),
+                            ({"CPU_FEATURES": "+avx2,+fma,+avx512f,+avx512vl"}, 512),
+                            ({"ENABLE_AVX": 0}, 0), ({"DISABLE_JIT": 1}, 0), ({}, vectors.BITS)])
+def test_vectors_are_those_that_numba_is_told_to_use(settings, bits):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setattr(numba.config, name, value)
+        assert vectors._bits() == bits
+
+
 # -- threads -------------------------------------------------------------------------------------------------
 def add_one(out, first, last):
     out[first:last] += 1
@@ -151,6 +166,40 @@ def test_several_may_multiply_at_once(three):
     assert not wrong
 
 
+def test_a_thread_that_could_not_be_asked_is_asked_again(three, monkeypatch):
+    a, W = operands(20, 130, 500, True)
+    operand, asked, ask = packed(W, True, 20), [], threads.ask
+    expected = BACKEND.thin_gemm(a, operand, True).copy()
+    monkeypatch.setattr(crew, "crew", crew.Crew())
+
+    def refuse(*given):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads, "ask", refuse)
+    with pytest.raises(RuntimeError, match="new thread"):
+        BACKEND.thin_gemm(a, operand, True)
+    monkeypatch.setattr(threads, "ask", lambda *given: asked.append(given[2]) or ask(*given))
+    np.testing.assert_array_equal(BACKEND.thin_gemm(a, operand, True), expected)
+    assert asked == [1, 2]
+
+
+def test_an_interrupt_between_two_products_leaves_no_thread_alone(three, monkeypatch):
+    a, W = operands(20, 130, 500, True)
+    operand, asked, ask = packed(W, True, 20), [], threads.ask
+    monkeypatch.setattr(threads, "ask", lambda *given: asked.append(given[2]) or ask(*given))
+    crew.crew._lock.acquire()           # as after a Ctrl-C before anything could release it
+    BACKEND.thin_gemm(a, operand, True)
+    assert asked == [1, 2]
+
+
+def test_a_crew_stays_as_large_as_its_board(three, monkeypatch):
+    a, W = operands(20, 130, 500, True)
+    operand = packed(W, True, 20)
+    expected = BACKEND.thin_gemm(a, operand, True).copy()
+    monkeypatch.setattr(threads, "COUNT", 9)
+    np.testing.assert_array_equal(BACKEND.thin_gemm(a, operand, True), expected)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_multiplies():
@@ -180,3 +229,15 @@ def test_the_compacted_net_equals_the_dense_one(kind, always):
         settings = drop_settings("UNIT", 0.5, time)
         check(net_of(kind, nr=settings, rh=settings, streams=20, units=11), streams=20)
     assert always
+
+
+@pytest.mark.parametrize("whole", [(0, 1, 2), (3, 4, 5), (2, 4), (5,)])
+def test_gradients_if_only_some_steps_read_all(whole, always):
+    """Neither the first nor the last step need be one of them: each direction packs weights for itself."""
+    rng = np.random.default_rng(2)
+    steps = tuple(None if t in whole else Kept(t % 2, 2, 1, 4) for t in range(6))
+    sizes = (6, 3, 2), (16, 2), (16,), (16, 4)
+    cont = Tensor(np.ones((6, 3)))
+    check_gradients(lambda x, *rest: functions.lstm(x, cont, *rest, drop=HiddenDrop(steps=steps))[0],
+                    *(0.5 * rng.standard_normal(size) for size in sizes))
+    assert {operand.transpose for operand in always} == {True, False}

@@ -47,7 +47,8 @@ def test_what_it_computes(emulated, formula):
     lambda w, g, a, rate: (w - g ** 2, a), lambda w, g, a, rate: (w - np.float64(2) * g, a),
     lambda w, g, a, rate: (w - np.exp(g), a), lambda w, g, a, rate: (w.copy(), a),
     lambda w, g, a, rate: (np.add(w, g, out=w), a), lambda w, g, a, rate: (np.add.reduce(w), a),
-    lambda w, g, a, rate: (w - g * float("nan"), a), lambda w, g, a, rate: (w,)])
+    lambda w, g, a, rate: (w - g * float("nan"), a), lambda w, g, a, rate: (w,),
+    lambda w, g, a, rate: (w - rate * np.nan_to_num(g), a), lambda w, g, a, rate: (w, np.asarray(a) * 2)])
 def test_what_c_has_not(formula):
     assert in_c(formula, 1, 1) is None
 

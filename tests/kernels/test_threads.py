@@ -68,6 +68,29 @@ print(os.waitpid(child, 0)[1], total())""")
     assert done.stdout.split() == ["499500", "2", "499500", "2", "0", "499500"]
 
 
+def test_work_goes_on_after_the_system_had_no_thread_left():
+    """Tasks are not left to a thread that never began."""
+    done = run("""
+import os, signal, threading
+os.environ["MINIDROP_THREADS"] = "2"
+import numpy as np
+from minidrop.kernels import threads
+def fill(out, first, last):
+    out[first:last] = 1
+def refuse(self):
+    raise RuntimeError("can't start new thread")
+out, start, threading.Thread.start = np.zeros(1000), threading.Thread.start, refuse
+try:
+    threads.by_rows(fill, 1000, 1 << 30, out)
+except RuntimeError as error:
+    print(error)
+threading.Thread.start = start
+getattr(signal, "alarm", int)(20)
+threads.by_rows(fill, 1000, 1 << 30, out)
+print(int(out.sum()))""")
+    assert done.stdout.splitlines() == ["can't start new thread", "1000"]
+
+
 class TestPartsThatMultiply:
     def test_blas_has_one_thread_meanwhile_and_its_own_afterwards(self, monkeypatch):
         blas = threads._blas()

@@ -114,7 +114,7 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, ThinProducts, 
         shape[axis] = kept.count
         out, indices = self.empty(tuple(shape), x.dtype), kept.indices
         # mode="clip" writes straight into `out`; the default mode copies through a buffer.
-        if axis or x.ndim == 1:
+        if axis or x.ndim == 1 or not x.flags.c_contiguous:     # NumPy copies all of a strided x in each call
             return np.take(x, indices, axis=axis, out=out, mode="clip")
 
         def some(first, last):      # does not hold the GIL
