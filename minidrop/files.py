@@ -151,9 +151,9 @@ def sweep(folder: str | os.PathLike, age: float = LEFTOVER_AGE) -> list[Path]:
 def abandon() -> list[Path]:
     """Delete the temporary files and folders of this process, which is about to end without an exception.
 
-    Returns the files and folders that they were to become.
+    Returns the files and folders that they were to become. One that has just become it is not among them.
     """
-    lost = dict(_unfinished)
+    lost = {path: target for path, target in dict(_unfinished).items() if os.path.lexists(path)}
     for path in lost:
         with suppress(OSError):
             _delete(path)

@@ -112,8 +112,17 @@ def test_what_killed_writers_left_is_swept(tmp_path):
 def test_a_process_that_ends_at_once_leaves_no_temporary_file(tmp_path):
     with pytest.raises(FileNotFoundError), files.replacing(tmp_path / "a"):
         assert len(os.listdir(tmp_path)) == 1
-        files.abandon()
+        assert files.abandon() == [tmp_path / "a"]
         assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_is_there_is_not_called_unwritten(tmp_path, monkeypatch):
+    """A signal between the renaming and what follows it."""
+    told, rename = [], os.replace
+    monkeypatch.setattr("os.replace", lambda *paths: (rename(*paths), told.append(files.abandon())))
+    with files.replacing(tmp_path / "a") as file:
+        file.write(b"1")
+    assert told == [[]] and (tmp_path / "a").read_bytes() == b"1"
 
 
 def test_a_folder_is_made_whole_or_not_at_all(tmp_path):

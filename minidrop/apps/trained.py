@@ -37,7 +37,7 @@ def load(path: str | os.PathLike, phase: str = "TEST", device: Any = "auto", dty
     the net has Input layers: `predict(x)` takes records as those read them, and applies their
     transform_param; `forward` takes arrays behind it, of any batch size. dtype: that of the net that was
     saved, unless given. ema: take the averages of weights of a snapshot. Of a Solver it is the net that is
-    tested first, else the one that is trained.
+    tested first, else the one that is trained; losses and metrics that are Python functions are left out.
 
     The file may be anybody's: a definition that would read other files, write some or import code is
     refused. Layers of your own must be registered before. Raises SnapshotError, also where the file holds no

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minidrop.errors import GraphError, MinidropError
+from minidrop.errors import GraphError, MinidropError, ShapeError
 
 if TYPE_CHECKING:
     from minidrop.autograd.function import Function
@@ -95,6 +95,8 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
         others = list(gradients)
         for tensor, want, gradient in zip(inputs, wanted, results, strict=True):
             if want and gradient is not None:
+                if getattr(gradient, "shape", tensor.data.shape) != tensor.data.shape:      # a Block has none
+                    _check_shape(function, tensor, gradient)
                 deliver(tensor, gradient, others)
                 others.append(gradient)
         if watch is not None:
@@ -122,6 +124,14 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
             raise
     for leaf, _ in list(left.values()):         # read by functions that no gradient has reached
         watch.complete(leaf)
+
+
+def _check_shape(function, tensor, gradient):
+    """Raise ShapeError for a gradient of another shape than its input; of a Parameter it may be a matrix."""
+    data, is_parameter = tensor.data, hasattr(tensor, "blocks")
+    if not is_parameter or gradient.shape[:1] != data.shape[:1] or gradient.size != data.size:
+        raise ShapeError(f"{type(function).__name__}: backward returned a gradient of shape {gradient.shape} "
+                         f"for an input of shape {data.shape}; they must be equal")
 
 
 def _readers(seeds):

@@ -60,7 +60,8 @@ class TakeRows(Function):
 class TakePlaces(Function):
     """y = x[index] for several index arrays, or ones beside slices; gradients of a repeated place are added.
 
-    The places that an index reads are found by indexing the array of all places with it.
+    The places that an index reads are found by indexing the array of all places with it. Raises PlaceError
+    for arrays that do not broadcast.
     """
 
     __slots__ = ("index",)
@@ -69,7 +70,13 @@ class TakePlaces(Function):
         self.index = index
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
-        return x[self.index]
+        try:
+            return x[self.index]
+        except (IndexError, ValueError) as error:       # all else that can be wrong has been refused
+            arrays = [part for part in self.index if type(part) not in _PLAIN]
+            masks = any(part.dtype.kind == "b" for part in arrays)
+            raise PlaceError(f"index arrays of shapes {', '.join(str(part.shape) for part in arrays)} do not "
+                             f"broadcast{'; a mask counts as one entry for each truth' * masks}") from error
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
         shape = self.inputs[0].data.shape

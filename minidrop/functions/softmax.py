@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from minidrop.backend.generic.base import Backend
 
 
+def _below_largest(x, axis):
+    """Return x minus its largest entry along an axis, as a new array; of no entries there are none."""
+    return x - x.max(axis=axis, keepdims=True) if x.size else x.copy()
+
+
 class Softmax(Function):
     """y_i = exp(x_i) / sum_j exp(x_j) along `axis`."""
 
@@ -29,7 +34,7 @@ class Softmax(Function):
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         xp = backend.xp
-        y = x - x.max(axis=self.axis, keepdims=True)
+        y = _below_largest(x, self.axis)
         xp.exp(y, out=y)
         y /= y.sum(axis=self.axis, keepdims=True)
         self.y = y
@@ -50,8 +55,9 @@ class LogSoftmax(Function):
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         xp = backend.xp
-        y = x - x.max(axis=self.axis, keepdims=True)
-        y -= xp.log(xp.exp(y).sum(axis=self.axis, keepdims=True))
+        y = _below_largest(x, self.axis)
+        if y.size:
+            y -= xp.log(xp.exp(y).sum(axis=self.axis, keepdims=True))
         self.y = y
         return y
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,10 @@ class Measured:
     function: Callable[..., Any]
     bottoms: list[tuple[int, ...]]
     tops: list[tuple[int, ...]]
+
+
+class Judging(partial):
+    """A function that judges what a net computes, as a loss or a metric: what is saved does without it."""
 
 
 @register_layer("Lambda")

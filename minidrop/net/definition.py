@@ -11,6 +11,7 @@ from minidrop.config import LayerParameter, NetConfig, parse_net
 from minidrop.config.load import MAX_BYTES
 from minidrop.errors import SnapshotError
 from minidrop.layers import DataLayer
+from minidrop.layers.lambda_function import Judging, Lambda
 from minidrop.net.deploy import class_of, described, input_layer
 from minidrop.snapshot import read_header
 from minidrop.snapshot.caffe_file import file_kind
@@ -29,20 +30,29 @@ def definition_of(net: Net) -> dict[str, str]:
     """Return the attributes with which a file of weights describes its net: {"deploy": text, "dtype": name}.
 
     The text is a network file of the net as it is, without rules. In place of each data layer it has an Input
-    layer of the same name, tops and shapes, with its transform_param, so that it names no data.
+    layer of the same name, tops and shapes, with its transform_param, so that it names no data. A loss or
+    metric that is a Python function, which no file can hold, is left out, with the targets it alone reads.
     """
+    judges = [node for node in net.graph.nodes if _judges(node)]
+    kept = [node for node in net.graph.nodes if not _judges(node)]
+    alone = {ref for node in judges for ref in node.bottoms} - {ref for node in kept for ref in node.bottoms}
     layers = []
-    for node in net.graph.nodes:
+    for node in kept:
         layer = node.config
         if isinstance(node.layer, DataLayer):
-            layer = input_layer(node.name, layer.top, ())
+            tops = [ref for ref in node.tops if ref not in alone]
+            layer = input_layer(node.name, [ref.name for ref in tops], ())
             del layer.input_param.shape[:]
-            for ref in node.tops:
+            for ref in tops:
                 layer.input_param.shape.add(dim=net.graph.shapes[ref])
             if node.config.HasField("transform_param"):
                 layer.transform_param.CopyFrom(node.config.transform_param)
         layers.append((layer, net.config.origins[node.index]))
     return {DEPLOY: str(described(net.config, layers).message), DTYPE: net.dtype}
+
+
+def _judges(node):
+    return isinstance(node.layer, Lambda) and isinstance(node.layer.function, Judging)
 
 
 def read_definition(path: str | os.PathLike) -> tuple[NetConfig, str]:

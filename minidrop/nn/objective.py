@@ -16,7 +16,7 @@ from minidrop.config import NetParameter
 from minidrop.data import LoaderBatches
 from minidrop.errors import ConfigError
 from minidrop.layers import Context, layer_class
-from minidrop.layers.lambda_function import Measured
+from minidrop.layers.lambda_function import Judging, Measured
 from minidrop.nn.built import names_of
 from minidrop.nn.module import Module
 from minidrop.nn.structure import put_together, take_apart
@@ -86,7 +86,7 @@ class Objective:
             leaves: list[Symbol] = []
             where = f"what the forward of {self.model.describe()} returns"
             rest = take_apart((scores, *targets), _is_symbol, leaves, where)
-            result = trace.add_function(partial(_call, function, as_result, rest), leaves, name)
+            result = trace.add_function(Judging(_call, function, as_result, rest), leaves, name)
         if not isinstance(result, Symbol) or math.prod(result.shape) != 1:
             got = f"shape {result.shape}" if isinstance(result, Symbol) else type(result).__name__
             raise ConfigError(f"{_said(name)}: expected one number for a batch, got {got}; take its mean")

@@ -136,6 +136,28 @@ def test_modules_are_nets():
         md.load("odd.h5", device="cpu")
 
 
+def test_losses_and_metrics_that_are_functions():
+    """No file can hold them: the definition has what they judge, without the targets that they alone read."""
+    x = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
+    loader = md.data.DataLoader(md.data.ArrayDataset(x, np.arange(8) % 3), 4)
+    for loss, metrics, given in (
+            (lambda scores, label: md.functions.cross_entropy(scores, label), {}, ["x"]),
+            (md.nn.CrossEntropyLoss(), {"sure": lambda scores, label: scores.max(axis=1).mean()},
+             ["x", "target"])):
+        module = md.nn.Sequential(md.nn.Linear(6, 4), md.nn.ReLU(), md.nn.Linear(4, 3))
+        solver = md.Solver.of(module, loss, md.optim.SGD(module.parameters(), lr=0.1), loader, loader,
+                              metrics=metrics, max_iter=2)
+        solver.step(2)
+        solver.net.save("net.h5")
+        wanted = module.eval()(x)
+        for path in (solver.snapshot("run.h5"), "net.h5"):
+            found = md.load(path, device="cpu")
+            probability = wanted if len(given) == 1 else wanted.softmax(1)
+            np.testing.assert_allclose(found.predict(x), probability.numpy(), rtol=1e-6)
+            assert found.inputs == given and "sure" not in found.layers
+        module.train()
+
+
 def test_shared_weights_and_texts():
     share = 'param { name: "w" }'
     text = inputs((4, 3)) + ip("one", "a", 3, "bias_term: false", share) + ip("two", "one", 3,

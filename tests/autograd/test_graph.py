@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from minidrop import Function, Parameter, Tensor, check_gradients, functions
 from minidrop.autograd import backward, graph
-from minidrop.errors import GraphError, MinidropError
+from minidrop.errors import GraphError, MinidropError, ShapeError
 
 
 def leaf(*values):
@@ -69,6 +69,30 @@ def test_second_backward():
                        "again$"):
         y.backward()
     assert issubclass(GraphError, MinidropError) and issubclass(GraphError, RuntimeError)      # as PyTorch's
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    """Added up it would broadcast, or become a `grad` of that shape."""
+    class Wrong(Function):
+        def __init__(self, of):
+            self.of = of
+
+        def forward(self, backend, x):
+            return x * 1
+
+        def backward(self, backend, gy, wanted):
+            return self.of(gy)
+
+    for of, shape in ((lambda gy: gy[:1], "(1, 3)"), (lambda gy: gy.T, "(3, 2)"), (np.sum, "()")):
+        for leaf in (Tensor(np.ones((2, 3)), requires_grad=True), Parameter(np.ones((2, 3)))):
+            for x in (leaf, leaf * 2):
+                with pytest.raises(ShapeError) as caught:
+                    Wrong(of).apply(x).sum().backward()
+                assert str(caught.value) == (f"Wrong: backward returned a gradient of shape {shape} for an "
+                                             f"input of shape (2, 3); they must be equal")
+    x = Tensor(np.ones((2, 3)), requires_grad=True)
+    Wrong(lambda gy: gy * 5).apply(x).sum().backward()
+    np.testing.assert_array_equal(x.grad, np.full((2, 3), 5))
 
 
 def test_no_part_of_the_graph_is_run_for_a_tensor_without_gradient():

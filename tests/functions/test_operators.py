@@ -349,11 +349,24 @@ def test_index(index):
     ((0, 0, 0), "an index of 3 axes does not fit a tensor of shape (4, 7)"),
     ((..., ...), "an index has at most one ellipsis (...)"),
     ((np.array([True, False]),), "a mask of shape (2,) does not fit axes 0 to 0 of a tensor of shape "
-     "(4, 7)")])
+     "(4, 7)"),
+    (([0, 1], [0, 1, 2]), "index arrays of shapes (2,), (3,) do not broadcast"),
+    (([0, 1], np.arange(7) < 3), "index arrays of shapes (2,), (7,) do not broadcast; a mask counts as one "
+     "entry for each truth")])
 def test_a_wrong_index(index, message):
     with pytest.raises(PlaceError) as caught:
         Tensor(X)[index]
     assert str(caught.value) == message and isinstance(caught.value, IndexError)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_softmax_of_no_entries(name):
+    for shape in ((3, 0), (0, 3), (2, 0, 3)):
+        for axis in range(-len(shape), len(shape)):
+            x = Tensor(np.zeros(shape), requires_grad=True)
+            y = getattr(functions, name)(x, axis)
+            y.sum().backward()
+            assert y.shape == x.grad.shape == shape and y.dtype == x.dtype
 
 
 def test_an_index_of_another_kind():
