@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _REQUESTS = {128 + getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
              if hasattr(signal, name)}      # exit codes of a training that was asked to stop
+_STOPS = ("SIGINT", "SIGTERM", "SIGQUIT")       # after others a training goes on, or ends at once
 _WRONG_USAGE = 2
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0      # seconds before a restart; each is twice that before
 
@@ -56,7 +57,7 @@ def with_restarts(arguments: list[str], solver: Any, out: Any, resume: Any, rest
         ended = _run(command)
         if ended.code in (0, _WRONG_USAGE) or ended.code in _REQUESTS:
             return ended.code
-        if ended.passed_on:
+        if ended.passed_on & {*_STOPS, ended.signal}:
             return 128 - ended.code if ended.code < 0 else ended.code
         if _begun(folder) == begun:
             if not out:

@@ -129,9 +129,9 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
             trained.load_initial_weights(skip_mismatched)
             if weights:
                 trained.net.load_weights(weights, skip_mismatched, ema=ema)
-        trained.ranks.at_root(lambda: folder.begin())
-        if trace:
+        if trace:       # before the run begins: a file that cannot be written is no reason for a restart
             stack.enter_context(timeline(trained, trace))
+        trained.ranks.at_root(lambda: folder.begin())
         reached.begin(trained.iteration)
         trained.add_callback(reached)
         if run_log is None:

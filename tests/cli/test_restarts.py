@@ -54,6 +54,15 @@ def test_a_training_that_is_killed_twice_equals_one_in_peace(tiny, minidrop, wei
     assert Path("two/metrics.jsonl").read_bytes() == Path("one/metrics.jsonl").read_bytes()
 
 
+def test_a_hang_up_before_is_no_request_to_stop(tiny):
+    """It asks for a snapshot, and hours later the training may be killed."""
+    Path("dying.py").write_text(DYING.replace("flag.touch()", "flag.touch()\n        os.kill(os.getppid(), "
+                                              "signal.SIGHUP)\n        __import__('time').sleep(0.5)"))
+    child = start("--import", "dying.py", "train", "--solver", tiny.solver, "--out", "o", "--restarts", 2)
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == 0 and err.count("was killed by SIGKILL") == 2 and "done: " in out
+
+
 def test_no_restart_is_left(tiny, monkeypatch):
     Path("dying.py").write_text(DYING.replace(" and not flag.exists()", ""))
     child = start("--import", "dying.py", "train", "--solver", tiny.solver, "--restarts", 1)
@@ -65,8 +74,9 @@ def test_no_restart_is_left(tiny, monkeypatch):
                         f"{tiny.solver} --restarts 1 --out {folder} --resume auto\n")
 
 
-def test_what_is_wrong_before_the_training_is_not_tried_again(tiny):
-    child = start("train", "--solver", tiny.solver, "--out", "o", "--restarts", 3, "--set", "base_lr=x")
+@pytest.mark.parametrize("wrong", [("--set", "base_lr=x"), ("--timeline", "none/trace.json")])
+def test_what_is_wrong_before_the_training_is_not_tried_again(wrong, tiny):
+    child = start("train", "--solver", tiny.solver, "--out", "o", "--restarts", 3, *wrong)
     _, err = child.communicate(timeout=120)
     assert child.returncode == 1 and err.count("\n") == 1 and err.startswith("error: ")
 
