@@ -10,8 +10,8 @@ import struct
 import sys
 from typing import Any, NamedTuple
 
-_PASSED_ON = tuple(getattr(signal, name) for name in
-                   ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+_PASSED_ON = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1",
+                                                      "SIGUSR2", "SIGTSTP") if hasattr(signal, name))
 _PARENT_DEATH_SIGNAL = 1        # PR_SET_PDEATHSIG of prctl
 CAN_WATCH = sys.platform == "linux"     # where a child can ask to end with its parent
 
@@ -68,6 +68,9 @@ def watched() -> Ended | None:
         else:
             os.kill(child, number)
             passed_on.add(number)
+            if number == signal.SIGTSTP:        # both stop, as one process would, and go on together
+                os.kill(parent, signal.SIGSTOP)
+                os.kill(child, signal.SIGCONT)
     for number, handler in before.items():
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
     signal.set_wakeup_fd(pipe)

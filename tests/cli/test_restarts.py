@@ -88,6 +88,17 @@ def test_a_stop_that_was_asked_for_is_none_to_restart_after(tiny):
     while not Path("o/snapshots/task_iter_10.h5").exists():
         assert child.poll() is None and time.monotonic() < end
         time.sleep(0.01)
+    training = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().strip()
+
+    def wait_for(states):
+        while {Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+               for pid in (child.pid, training)} - states:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    child.send_signal(signal.SIGTSTP)       # Ctrl-Z
+    wait_for({"T"})
+    child.send_signal(signal.SIGCONT)
+    wait_for({"R", "S", "D"})
     child.send_signal(signal.SIGTERM)
     out, err = child.communicate(timeout=120)
     assert (child.returncode, err) == (143, "") and out.count("stopped by SIGTERM") == 1
