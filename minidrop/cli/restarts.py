@@ -48,9 +48,13 @@ def with_restarts(arguments: list[str], solver: Any, out: Any, resume: Any, rest
                                "--resume FILE (Caffe's -snapshot); --resume auto does")
     if resume and not out:
         raise click.UsageError("--restarts with --resume auto needs --out DIR: which run folder it is")
+    try:
+        start = shlex.split(launcher)
+    except ValueError as error:
+        raise click.UsageError(f"--launcher {launcher}: is no command: {error}") from error
     folder = Path(out or fresh_folder(run_name(solver)))
     first = [*without(arguments, "restarts", "launcher", "out"), "--out", str(folder)]
-    program = [*shlex.split(launcher), sys.executable, "-m", "minidrop"]
+    program = [*start, sys.executable, "-m", "minidrop"]
     left, pause, command = restarts, FIRST_PAUSE, [*program, *first]
     while True:
         begun = _begun(folder)

@@ -107,6 +107,8 @@ def test_a_stop_that_was_asked_for_is_none_to_restart_after(tiny):
 @pytest.mark.parametrize(("arguments", "said"), [
     (["--restarts", "1", "--resume", "x.h5"], "takes no --resume FILE"),
     (["--restarts", "1", "--resume", "auto"], "needs --out DIR"),
+    (["--restarts", "1", "--launcher", "mpiexec -n '2"], "--launcher mpiexec -n '2: is no command"),
+    (["--rank-timeout", "nan"], "--rank-timeout takes a number of seconds"),
     (["--launcher", "mpiexec -n 2"], "give both, or neither")])
 def test_wrong_usage(tiny, minidrop, arguments, said):
     refused = minidrop("train", "--solver", tiny.solver, *arguments)
