@@ -32,7 +32,7 @@ def timeline(solver: Solver, path: str | PathLike, iterations: int = MOST_ITERAT
 
     Iterations run layer by layer, and wait for the device before and after each span: on a GPU they are
     slower than without. If one fails, a solver on its own writes what it has; of several ranks none does.
-    Raises OSError, before training, where the file cannot be written.
+    Raises OSError (of several ranks ParallelError), before training, where the file cannot be written.
     """
     trace = Timeline(solver, iterations)
     trace.write(path)       # what is wrong with the path shows before training

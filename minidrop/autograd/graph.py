@@ -99,9 +99,7 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
                     _check_shape(function, tensor, gradient)
                 deliver(tensor, gradient, others)
                 others.append(gradient)
-        if watch is not None:
-            have_read([tensor for tensor in inputs if id(tensor) in left])
-            watch.has_run()
+        return inputs
 
     def have_read(leaves):
         for leaf in leaves:
@@ -118,10 +116,13 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
     while order:
         function = heapq.heappop(order)[2]
         try:
-            run(function)
+            inputs = run(function)
         except (MinidropError, MemoryError) as error:
             failed(function, error)
             raise
+        if watch is not None:       # what it raises is no fault of the function
+            have_read([tensor for tensor in inputs if id(tensor) in left])
+            watch.has_run()
     for leaf, _ in list(left.values()):         # read by functions that no gradient has reached
         watch.complete(leaf)
 

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _REQUESTS = {128 + getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
              if hasattr(signal, name)}      # exit codes of a training that was asked to stop
+_STOPS = ("SIGINT", "SIGTERM", "SIGQUIT")       # after others a training goes on, or ends at once
 _WRONG_USAGE = 2
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0      # seconds before a restart; each is twice that before
 
@@ -47,16 +48,20 @@ def with_restarts(arguments: list[str], solver: Any, out: Any, resume: Any, rest
                                "--resume FILE (Caffe's -snapshot); --resume auto does")
     if resume and not out:
         raise click.UsageError("--restarts with --resume auto needs --out DIR: which run folder it is")
+    try:
+        start = shlex.split(launcher)
+    except ValueError as error:
+        raise click.UsageError(f"--launcher {launcher}: is no command: {error}") from error
     folder = Path(out or fresh_folder(run_name(solver)))
     first = [*without(arguments, "restarts", "launcher", "out"), "--out", str(folder)]
-    program = [*shlex.split(launcher), sys.executable, "-m", "minidrop"]
+    program = [*start, sys.executable, "-m", "minidrop"]
     left, pause, command = restarts, FIRST_PAUSE, [*program, *first]
     while True:
         begun = _begun(folder)
         ended = _run(command)
         if ended.code in (0, _WRONG_USAGE) or ended.code in _REQUESTS:
             return ended.code
-        if ended.passed_on:
+        if ended.passed_on & {*_STOPS, ended.signal}:
             return 128 - ended.code if ended.code < 0 else ended.code
         if _begun(folder) == begun:
             if not out:

@@ -1,6 +1,7 @@
 """minidrop train: trains a net as a solver file says, in a run folder from which it can be resumed."""
 
 import logging
+import math
 import shlex
 import time
 from contextlib import ExitStack, nullcontext
@@ -93,6 +94,8 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
     Started by mpiexec -n N, N processes train together: each on its part of every batch, with the results of
     one.
     """
+    if math.isnan(rank_timeout):
+        raise click.UsageError("--rank-timeout takes a number of seconds, or inf, got nan")
     if launcher and not restarts:
         raise click.UsageError("--launcher says what --restarts starts: give both, or neither")
     if restarts:
@@ -129,9 +132,9 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
             trained.load_initial_weights(skip_mismatched)
             if weights:
                 trained.net.load_weights(weights, skip_mismatched, ema=ema)
-        trained.ranks.at_root(lambda: folder.begin())
-        if trace:
+        if trace:       # before the run begins: a file that cannot be written is no reason for a restart
             stack.enter_context(timeline(trained, trace))
+        trained.ranks.at_root(lambda: folder.begin())
         reached.begin(trained.iteration)
         trained.add_callback(reached)
         if run_log is None:

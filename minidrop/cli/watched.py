@@ -10,8 +10,8 @@ import struct
 import sys
 from typing import Any, NamedTuple
 
-_PASSED_ON = tuple(getattr(signal, name) for name in
-                   ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+_PASSED_ON = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1",
+                                                      "SIGUSR2", "SIGTSTP") if hasattr(signal, name))
 _PARENT_DEATH_SIGNAL = 1        # PR_SET_PDEATHSIG of prctl
 CAN_WATCH = sys.platform == "linux"     # where a child can ask to end with its parent
 
@@ -23,12 +23,12 @@ _CAUSES = {"SIGKILL": "by hand, by a batch system, or by the system because memo
 class Ended(NamedTuple):
     """How a watched process ended: with an exit code, or by a signal (its name, else "").
 
-    `passed_on`: whether the process that watched had passed a signal on to it, which may have asked for it.
+    `passed_on`: the names of the signals that the process that watched had passed on to it.
     """
 
     code: int
     signal: str
-    passed_on: bool
+    passed_on: frozenset[str] = frozenset()
 
     @property
     def how(self) -> str:
@@ -60,21 +60,32 @@ def watched() -> Ended | None:
     pipe = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     before = {number: signal.signal(number, _noted) for number in (*_PASSED_ON, signal.SIGCHLD)}
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    done, status, passed_on = 0, 0, False
+    done, status, passed_on = 0, 0, set()
     while not done:
         number = os.read(reading, 1)[0]
         if number == signal.SIGCHLD:
             done, status = os.waitpid(child, os.WNOHANG)        # it may only have been stopped
         else:
             os.kill(child, number)
-            passed_on = True
+            passed_on.add(number)
+            if number == signal.SIGTSTP:        # both stop, as one process would, and go on together
+                os.kill(parent, signal.SIGSTOP)
+                os.kill(child, signal.SIGCONT)
     for number, handler in before.items():
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
     signal.set_wakeup_fd(pipe)
-    os.close(reading)
     os.close(writing)
+    passed_on |= {*os.read(reading, 1 << 16)} & {*_PASSED_ON}     # that came while it ended
+    os.close(reading)
     code = os.waitstatus_to_exitcode(status)
-    return Ended(code, signal.Signals(-code).name if code < 0 else "", passed_on)
+    return Ended(code, _name(-code) if code < 0 else "", frozenset(map(_name, passed_on)))
+
+
+def _name(number):
+    try:
+        return signal.Signals(number).name
+    except ValueError:      # of real time, between the first and the last, which alone have names
+        return f"signal {number}"
 
 
 def _noted(_number, _frame):

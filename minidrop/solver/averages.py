@@ -47,6 +47,11 @@ def tested_weights(solver: Solver) -> AbstractContextManager[None]:
     return ema.applied()
 
 
+def kept_weights(solver: Solver) -> AbstractContextManager[None]:
+    """Return a context in which the nets hold the weights as they are, also in a test of the averages."""
+    return nullcontext() if solver.ema is None else solver.ema.withheld()
+
+
 def permute(ema: EMA | None, parameter: Parameter, axis: int, order: np.ndarray) -> None:
     """Permute one axis of the average of a parameter: new[i] = old[order[i]]."""
     for name, own in ({} if ema is None else ema.parameters).items():

@@ -97,6 +97,19 @@ class EMA:
             self._write(self._weights)
             self._weights = None
 
+    @contextmanager
+    def withheld(self) -> Iterator[None]:
+        """Within this context the parameters hold their weights, even if it is entered within `applied`."""
+        weights, self._weights = self._weights, None
+        if weights is not None:
+            self._write(weights)
+        try:
+            yield
+        finally:
+            if weights is not None:
+                self._write(self.averages)
+                self._weights = weights
+
     def copy_to_parameters(self) -> None:
         """Replace the weights by the averages, for good. Raises ConfigError within `applied`."""
         self._refuse_applied("copy_to_parameters")

@@ -46,7 +46,7 @@ class LocalSteps:
         if not self.active:
             work()
             return
-        self.solver.ranks.together(work)        # a gradient may be broken on one rank alone
+        self.solver.ranks.together(work)
         self._differ = True
         if (self.solver.iteration + 1) % self.interval == 0:
             self.join()

@@ -169,6 +169,7 @@ class Solver(Saving):
         finally:
             self._should_stop = _never
         with self._running():
+            self.local_steps.join()
             if self.settings.snapshot_after_train and not self.is_saved and state.writes_snapshots(self):
                 self.snapshot()
             if stopped:

@@ -123,7 +123,9 @@ class Ranks:
 
     def texts(self, text: str) -> list[str]:
         """Return a text from each rank."""
-        return [bytes(row).decode() for row in self.rows(np.frombuffer(text.encode(), np.uint8))]
+        # Names of files may hold bytes that are no text: lone surrogates.
+        row = np.frombuffer(text.encode(errors="surrogatepass"), np.uint8)
+        return [bytes(row).decode(errors="surrogatepass") for row in self.rows(row)]
 
     def of_root(self, text: str = "") -> str:
         """Return the text of rank 0."""

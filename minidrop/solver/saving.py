@@ -9,6 +9,7 @@ from typing import Any
 
 from minidrop.errors import CaptureError, DataError, NonFiniteError
 from minidrop.solver import caffe_state, state
+from minidrop.solver.averages import kept_weights
 from minidrop.solver.events import tell
 from minidrop.solver.written import Written
 
@@ -32,7 +33,8 @@ class Saving:
         path = Path(path) if path else Path(f"{self.snapshot_prefix}_iter_{self.iteration}.h5")
         if self.ranks.is_root:
             self.written.begin(path)
-        state.write(self, path)
+        with kept_weights(self):        # a signal may ask for it in the midst of a test
+            state.write(self, path)
         self.written.add(path, self.smoothed_loss)
         self.last_snapshot, self._snapshot_iteration = path, self.iteration
         tell(self, "snapshot", {"path": str(path)})
@@ -67,6 +69,7 @@ class Saving:
         """Write a .solverstate(.h5) for Caffe and its .caffemodel(.h5) beside it, whose path it returns."""
         written: list[Path] = []
         self.local_steps.join()
-        self.ranks.at_root(lambda: written.append(caffe_state.save(self, path)))
+        with kept_weights(self):
+            self.ranks.at_root(lambda: written.append(caffe_state.save(self, path)))
         return Path(self.ranks.of_root(str(*written)))
 

@@ -60,6 +60,8 @@ class EagerSteps:
         if shown:
             outputs = joined_outputs(solver.net, outputs, solver.ranks)
         show(values, outputs)
+        if solver.local_steps.active:       # a gradient that is broken on one rank alone updates none
+            norm = solver.ranks.together(lambda: self._checked_norm(norm))
         solver.local_steps.update(lambda: self.update(lr, norm))
         if debug:
             debug.update()
@@ -124,6 +126,12 @@ class EagerSteps:
         return NonFiniteError(f"iteration {solver.iteration}: the loss is {loss}; {place}. Try a smaller "
                               f"base_lr (now {solver.learning_rate:g}) or clip_gradients"
                               f"{solver.written.advice()}")
+
+    def _checked_norm(self, norm):
+        norm = self.solver.updater.norm() if norm is None else norm
+        if broken := self.solver.updater.nonfinite(norm):
+            raise self._nonfinite_gradient(broken)
+        return norm
 
     def _nonfinite_gradient(self, name: str) -> NonFiniteError:
         solver = self.solver

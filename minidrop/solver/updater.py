@@ -80,10 +80,15 @@ class Updater:
         """
         with self.backend.active():
             norm = self.norm() if norm is None else norm
-            if not math.isfinite(norm) and (broken := nonfinite_gradient(self.backend, self.parameters)):
+            if broken := self.nonfinite(norm):
                 return broken
             self.update(self.numbers(iteration, lr), self._clip_scale(norm) / iter_size)
             return None
+
+    def nonfinite(self, norm: float) -> str | None:
+        """Return the "layer/name" of the last parameter whose gradient is not finite, if the norm says so."""
+        with self.backend.active():
+            return None if math.isfinite(norm) else nonfinite_gradient(self.backend, self.parameters)
 
     def apply_numbers(self, numbers: Mapping[tuple, tuple[np.ndarray, ...]],
                       iter_size: int = 1) -> np.ndarray:

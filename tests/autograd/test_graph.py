@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from minidrop import Function, Parameter, Tensor, check_gradients, functions
 from minidrop.autograd import backward, graph
-from minidrop.errors import GraphError, MinidropError, ShapeError
+from minidrop.errors import GraphError, LostRankError, MinidropError, ShapeError
 
 
 def leaf(*values):
@@ -261,3 +261,15 @@ def test_a_leaf_that_is_a_seed_is_complete_as_well():
     watch = Watched({"x": x})
     graph.backward([(x, np.ones(1)), (functions.power(x, 2.0), np.ones(1))], watch=watch)
     assert watch.told == [("x", [7.0]), "ran"]
+
+
+@pytest.mark.parametrize("at", ["has_run", "complete"])
+def test_what_a_watch_raises_is_no_failure_of_a_function(at, monkeypatch):
+    def fail(*_):
+        raise LostRankError("rank 1 is gone", (1,))
+    watch, x, blamed = Watched({}), leaf(3.0), []
+    watch.names[id(x)] = "x"
+    monkeypatch.setattr(watch, at, fail)
+    with pytest.raises(LostRankError, match="^rank 1 is gone$"):
+        graph.backward([(functions.power(x, 2.0), np.ones(1))], lambda *told: blamed.append(told), watch)
+    assert not blamed

@@ -54,6 +54,15 @@ def test_a_training_that_is_killed_twice_equals_one_in_peace(tiny, minidrop, wei
     assert Path("two/metrics.jsonl").read_bytes() == Path("one/metrics.jsonl").read_bytes()
 
 
+def test_a_hang_up_before_is_no_request_to_stop(tiny):
+    """It asks for a snapshot, and hours later the training may be killed."""
+    Path("dying.py").write_text(DYING.replace("flag.touch()", "flag.touch()\n        os.kill(os.getppid(), "
+                                              "signal.SIGHUP)\n        __import__('time').sleep(0.5)"))
+    child = start("--import", "dying.py", "train", "--solver", tiny.solver, "--out", "o", "--restarts", 2)
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == 0 and err.count("was killed by SIGKILL") == 2 and "done: " in out
+
+
 def test_no_restart_is_left(tiny, monkeypatch):
     Path("dying.py").write_text(DYING.replace(" and not flag.exists()", ""))
     child = start("--import", "dying.py", "train", "--solver", tiny.solver, "--restarts", 1)
@@ -65,8 +74,9 @@ def test_no_restart_is_left(tiny, monkeypatch):
                         f"{tiny.solver} --restarts 1 --out {folder} --resume auto\n")
 
 
-def test_what_is_wrong_before_the_training_is_not_tried_again(tiny):
-    child = start("train", "--solver", tiny.solver, "--out", "o", "--restarts", 3, "--set", "base_lr=x")
+@pytest.mark.parametrize("wrong", [("--set", "base_lr=x"), ("--timeline", "none/trace.json")])
+def test_what_is_wrong_before_the_training_is_not_tried_again(wrong, tiny):
+    child = start("train", "--solver", tiny.solver, "--out", "o", "--restarts", 3, *wrong)
     _, err = child.communicate(timeout=120)
     assert child.returncode == 1 and err.count("\n") == 1 and err.startswith("error: ")
 
@@ -78,6 +88,17 @@ def test_a_stop_that_was_asked_for_is_none_to_restart_after(tiny):
     while not Path("o/snapshots/task_iter_10.h5").exists():
         assert child.poll() is None and time.monotonic() < end
         time.sleep(0.01)
+    training = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().strip()
+
+    def wait_for(states):
+        while {Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+               for pid in (child.pid, training)} - states:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    child.send_signal(signal.SIGTSTP)       # Ctrl-Z
+    wait_for({"T"})
+    child.send_signal(signal.SIGCONT)
+    wait_for({"R", "S", "D"})
     child.send_signal(signal.SIGTERM)
     out, err = child.communicate(timeout=120)
     assert (child.returncode, err) == (143, "") and out.count("stopped by SIGTERM") == 1
@@ -86,6 +107,8 @@ def test_a_stop_that_was_asked_for_is_none_to_restart_after(tiny):
 @pytest.mark.parametrize(("arguments", "said"), [
     (["--restarts", "1", "--resume", "x.h5"], "takes no --resume FILE"),
     (["--restarts", "1", "--resume", "auto"], "needs --out DIR"),
+    (["--restarts", "1", "--launcher", "mpiexec -n '2"], "--launcher mpiexec -n '2: is no command"),
+    (["--rank-timeout", "nan"], "--rank-timeout takes a number of seconds"),
     (["--launcher", "mpiexec -n 2"], "give both, or neither")])
 def test_wrong_usage(tiny, minidrop, arguments, said):
     refused = minidrop("train", "--solver", tiny.solver, *arguments)

@@ -97,6 +97,26 @@ def test_a_resumed_run_has_the_same_averages(more, net, tmp_path):
     assert set(whole.ema.averages) == {"ip1/weight", "ip1/bias", "ip2/weight", "ip2/bias"}  # not those of bn
 
 
+def test_a_snapshot_in_the_midst_of_a_test_holds_the_weights(tmp_path):
+    """A signal asks for it between two batches, while the nets hold the averages."""
+    tests = "base_lr: 0.05 ema_decay: 0.9"
+    whole, second = make(tests), make(tests, snapshot_prefix=tmp_path / "b")
+    first, taken = make(tests, snapshot_prefix=tmp_path / "a"), []
+
+    def look(solver):
+        if solver.ema.is_applied and solver.iteration == 3 and not taken:
+            taken.append(solver.snapshot(tmp_path / "midst.h5"))
+            assert solver.ema.is_applied and all(
+                (p.data == solver.ema.averages[name]).all() for name, p in solver.ema.parameters.items())
+    first.solve(look)
+    second.restore(*taken)
+    for solver in (whole, second):
+        solver.solve()
+    for solver in (first, second):
+        for name, values in weights_of(whole).items():
+            np.testing.assert_array_equal(weights_of(solver)[name], values, err_msg=name)
+
+
 def test_training_is_what_it_is_without_averages():
     plain, averaged = make("base_lr: 0.05"), make("base_lr: 0.05 ema_decay: 0.9")
     for solver in (plain, averaged):

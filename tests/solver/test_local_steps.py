@@ -95,6 +95,18 @@ def test_tests_and_snapshots_average_first_and_a_resumed_run_is_the_same(tmp_pat
         assert all((after[0][name] == array).all() for name, array in before[0].items())
 
 
+@pytest.mark.parametrize("ends", ["", "stopped"])
+def test_training_ends_with_an_average(ends):
+    """Also where neither a snapshot nor a test needs one."""
+    def work(communicator):
+        solver = solver_of(mlp_with("PERIODIC"), "average_interval: 4 max_iter: 6 "
+                                                 "snapshot_after_train: false", communicator)
+        solver.solve(lambda solver: bool(ends) and solver.iteration == 3)
+        return states(solver)
+    one, other = run_ranks(2, work)
+    assert all((other[name] == array).all() for name, array in one.items())
+
+
 def test_a_gradient_that_is_broken_on_one_rank_stops_all():
     def work(communicator):
         solver = solver_of(mlp_with("PERIODIC"), "average_interval: 5", communicator)
@@ -102,10 +114,11 @@ def test_a_gradient_that_is_broken_on_one_rank_stops_all():
         def spoil(parameters):
             if communicator.rank:
                 parameters["ip2/bias"].blocks[0].data[0] = np.nan
+        before = states(solver)
         solver.after_backward.append(spoil)
-        with pytest.raises(NonFiniteError, match="rank 1: .*the gradient of ip2/bias"):
+        with pytest.raises(NonFiniteError, match="rank 1: .*the gradient of ip2/bias .*nothing was updated"):
             solver.step()
-        return True
+        return all((before[name] == array).all() for name, array in states(solver).items())
     assert run_ranks(2, work) == [True, True]
 
 

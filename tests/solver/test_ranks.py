@@ -42,6 +42,7 @@ def test_a_sum_is_the_same_on_all_ranks_and_costs_what_the_formula_says(size):
 
 def test_texts_and_flags():
     assert on_ranks(3, lambda ranks: ranks.texts("é" * ranks.rank)) == [["", "é", "éé"]] * 3
+    assert on_ranks(2, lambda ranks: ranks.texts("a\udcff.h5")) == [["a\udcff.h5"] * 2] * 2
     assert on_ranks(3, lambda ranks: ranks.of_root(f"from {ranks.rank}")) == ["from 0"] * 3
     assert on_ranks(3, lambda ranks: ranks.any(ranks.rank == 2)) == [True] * 3
     assert on_ranks(2, lambda ranks: ranks.agreed(lambda: ranks.rank == 1)) == [False, False]
