@@ -128,13 +128,13 @@ def test_a_few_kills_change_nothing_and_a_change_is_found(kills, tmp_path, capsy
 
 
 def test_ranks_that_are_killed_change_nothing(tmp_path, monkeypatch, capsys):
-    """SIGKILL, SIGSTOP, data that are gone, and SIGTERM."""
+    """SIGKILL, and data that are gone; tests/cli/test_mpi.py stops ranks and sends signals."""
     pytest.importorskip("mpi4py", reason="mpi4py (the extra `mpi`) moves gradients between processes")
     ranks = loaded("rank_kills", monkeypatch)
     if ranks.mpiexec() is None:
         pytest.skip("there is no mpiexec (the extra `mpi` brings one)")
-    task = ranks.RankTask(tmp_path / "mlp", 2, ["max_iter=60", "test_interval=0"])
-    options = SimpleNamespace(kinds="kill,hang,data,signal", first=0, count=4, seed=1, seconds=60,
+    task = ranks.RankTask(tmp_path / "mlp", 2, ["max_iter=40", "test_interval=0"])
+    options = SimpleNamespace(kinds="kill,data", first=0, count=2, seed=1, seconds=60,
                               results=None, keep=tmp_path / "kept")
     assert ranks.campaign(options, task) == 0, capsys.readouterr().out
-    assert "4 hits of seed 1 on 2 ranks" in capsys.readouterr().out and task.compared >= 6
+    assert "2 hits of seed 1 on 2 ranks" in capsys.readouterr().out and task.compared >= 3
