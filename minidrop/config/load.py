@@ -131,6 +131,17 @@ def decimal(x: float) -> float:
     return float(str(np.float32(x))) + 0.0
 
 
+def is_text(raw: bytes) -> bool:
+    """Return whether the beginning of a file, which may end within a character, is UTF-8 text."""
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    try:
+        raw[:MAX_BYTES].decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < min(len(raw), MAX_BYTES) - 4:
+            return False
+    return not any(byte in raw for byte in range(32) if byte not in b"\t\n\v\f\r")
+
+
 def read_text(path: str) -> str:
     """Return the text of a file; raises ConfigError if it is missing, not UTF-8, or larger than 4 MiB."""
     try:

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from minidrop.config.check import check_strings, is_repeated
-from minidrop.config.load import MAX_BYTES, NetConfig, SolverConfig, parse_message, read_text
+from minidrop.config.load import MAX_BYTES, NetConfig, SolverConfig, is_text, parse_message, read_text
 from minidrop.config.minidrop_pb2 import NetParameter, SolverParameter
 from minidrop.config.source_map import SourceMap, scan
 from minidrop.config.upgrade import upgrade_net, upgrade_solver
@@ -109,7 +109,7 @@ def _binary(path):
     try:
         with open(path, "rb") as file:
             start = file.read(MAX_BYTES + 4)
-            if _is_text(start):
+            if is_text(start):
                 return None
             rest = file.read(MOST_BINARY + 1 - len(start))
     except OSError:                 # reading it as text will explain this
@@ -117,16 +117,6 @@ def _binary(path):
     if len(start) + len(rest) > MOST_BINARY:
         raise ConfigError(f"{path}: is larger than 2 GiB, protobuf's limit for a message")
     return start + rest
-
-
-def _is_text(raw):
-    raw = raw.removeprefix(b"\xef\xbb\xbf")
-    try:
-        raw[:MAX_BYTES].decode("utf-8")
-    except UnicodeDecodeError as error:
-        if error.start < min(len(raw), MAX_BYTES) - 4:
-            return False
-    return not any(byte in raw for byte in range(32) if byte not in b"\t\n\v\f\r")
 
 
 def _of_text(text, path, ignore_unknown):

@@ -14,7 +14,7 @@ from minidrop.layers import DataLayer
 from minidrop.layers.lambda_function import Judging, Lambda
 from minidrop.net.deploy import class_of, described, input_layer
 from minidrop.snapshot import read_header
-from minidrop.snapshot.caffe_file import file_kind
+from minidrop.snapshot.caffe_file import file_kind, read_binary_weights
 from minidrop.snapshot.caffe_hdf5 import read_hdf5_texts
 from minidrop.snapshot.safetensors_file import read_safetensors_attributes
 
@@ -69,6 +69,7 @@ def read_definition(path: str | os.PathLike) -> tuple[NetConfig, str]:
     elif kind == "safetensors":
         attrs = read_safetensors_attributes(path)
     else:
+        read_binary_weights(path)       # a .caffemodel, or an error that says what the file is
         attrs = {}
     text = attrs.get(DEPLOY, "")
     if not text:

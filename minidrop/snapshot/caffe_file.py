@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from minidrop.config.load import is_text
 from minidrop.data.binaryproto import Blob, parse_blob
 from minidrop.data.file_view import FileView, Piece, kept_view
 from minidrop.data.limits import how_to_raise, raised
@@ -217,7 +218,7 @@ class _Message:
                 named = named or kind == BYTES and number in (_NAME, _LAYER)
                 array = array or kind in (BYTES, FOUR) and number == _BLOB_DATA
         except ValueError as error:
-            if _is_text(raw):
+            if is_text(bytes(raw[:256])):
                 raise ValueError("is a text file; is it the network's description?") from None
             raise error
         if self.iteration is not None and array:
@@ -251,11 +252,3 @@ def _layer(raw, wire, name_field, blobs_field, may_be_oldest):
     if oldest is not None:
         return _layer(oldest, wire, *_OLDEST, False)
     return name, blobs
-
-
-def _is_text(raw):
-    try:
-        start = bytes(raw[:256]).decode("ascii")
-    except UnicodeDecodeError:
-        return False
-    return all(letter.isprintable() or letter in "\t\r\n" for letter in start)

@@ -220,6 +220,15 @@ def test_a_caffemodel_and_no_file():
         md.load("none.h5")
 
 
+def test_what_holds_no_weights_is_not_said_to(tmp_path):
+    for name, content, said in (("junk.h5", b"\xff\x00junk", "is no minidrop snapshot and no .caffemodel"),
+                                ("net.prototxt", NET.encode(), "is it the network's description"),
+                                ("empty.h5", b"", "no minidrop snapshot")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SnapshotError, match=said):
+            md.load(tmp_path / name)
+
+
 BODY = NET[NET.index('layer { name: "ip1"'):]
 INPUT = 'layer { name: "data" type: "Input" top: "data" top: "label" input_param { shape { dim: 4 dim: 12 }' \
         ' shape { dim: 4 } } %s }\n'
