@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minidrop.backend import Backend
+from minidrop.backend import Backend, cuda_devices, get_backend
 from minidrop.backend.cuda.backend import CupyBackend
 from minidrop.backend.cuda.blas import Blas
 from minidrop.backend.cuda.cublas import Gemm
@@ -190,3 +190,33 @@ def neighbour(name):
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]
+
+
+@pytest.fixture(params=["cpu", "emulated", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+def any_backend(request):
+    """Also all that the CUDA backend overrides, kernels and products, run on the host."""
+    if request.param == "emulated":
+        return request.getfixturevalue("emulated_cuda")()
+    return request.getfixturevalue("backend_of_name")(request.param)
+
+
+@pytest.fixture
+def array(rng, dtype):
+    """array(shape, layout) -> random numbers in that memory layout."""
+    def make(shape, layout="contiguous"):
+        if layout == "transposed":
+            return rng.standard_normal(shape[::-1]).astype(dtype).T
+        if layout == "strided":
+            return rng.standard_normal([2 * n
+                                        for n in shape]).astype(dtype)[tuple(slice(None, None, 2)
+                                                                             for _ in shape)]
+        return rng.standard_normal(shape).astype(dtype)
+    return make
+
+
+@pytest.fixture(params=["cpu", "host cuda", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+def product_backend(request, host_cuda):
+    """Those of `any_backend`, and the CUDA backend's products on host memory."""
+    if request.param == "cuda:0" and not cuda_devices()[0]:
+        pytest.skip(cuda_devices()[1])
+    return host_cuda() if request.param == "host cuda" else get_backend(request.param)
