@@ -48,6 +48,7 @@ from minidrop.cli.translate import translate
 from minidrop.cli.upgrade import upgrade
 from minidrop.errors import ConfigError, MinidropError, nearest
 from minidrop.files import abandon
+from minidrop.solver.signals import StopSignals
 
 ALIASES = {"device_query": "devices", "upgrade_net_proto_text": "upgrade",
            "upgrade_net_proto_binary": "upgrade", "upgrade_solver_proto_text": "upgrade"}
@@ -170,7 +171,8 @@ def main(arguments: list[str] | None = None) -> None:
 def leave(number: int, frame: Any) -> None:
     """Signal handler that ends the process at once, with exit code 128 + N, and says so in one line.
 
-    Files that are not finished are deleted, and named; those that they were to replace stay. It raises no
+    Files that are not finished are deleted, and named; those that they were to replace stay. Nothing is
+    said to the impatient, who have asked a training to stop before: it says so itself. It raises no
     exception: that could happen anywhere, such as in a callback or a destructor, where Python prints and
     ignores it, or inside a library that converts it into another one.
     """
@@ -180,5 +182,6 @@ def leave(number: int, frame: Any) -> None:
     names = ", ".join(visible_name(str(path)) for path in abandon())
     line = f"stopped by {signal.Signals(number).name}" + (f"; not written: {names}" if names else "")
     with suppress(Exception):           # a line end first, after a bar and the ^C that a terminal shows
-        os.write(2, f"{chr(10) * sys.stderr.isatty()}{line}\n".encode("utf-8", "backslashreplace"))
+        if not StopSignals.asked:
+            os.write(2, f"{chr(10) * sys.stderr.isatty()}{line}\n".encode("utf-8", "backslashreplace"))
     os._exit(128 + number)

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
 EFFECTS = ("stop", "snapshot", "none")
 
@@ -21,10 +21,13 @@ class StopSignals:
     previous handlers are restored on exit. Outside the main thread, where Python allows no handlers, nothing
     is caught or requested.
 
+    asked: whether any StopSignals of this process has been asked to stop.
     stop_requested: the first signal that requested a stop ("SIGINT", "SIGTERM", "SIGHUP"), or None.
     snapshot_requested: True from a signal with that effect until take_snapshot_request.
     Raises ValueError for an unknown effect.
     """
+
+    asked: ClassVar[bool] = False
 
     def __init__(self, sigint_effect: str = "stop", sighup_effect: str = "snapshot"):
         for effect in (sigint_effect, sighup_effect):
@@ -64,6 +67,7 @@ class StopSignals:
         if effect == "snapshot":
             self.snapshot_requested = True
         elif effect == "stop":
+            StopSignals.asked = True
             if name == "SIGINT" and self.stop_requested:
                 old = self._old.get(name)
                 (old if callable(old) else signal.default_int_handler)(number, frame)

@@ -243,7 +243,7 @@ def test_a_terminal_gets_a_bar(tiny):
     assert "40/40" not in text and "Iteration 25" in text
 
 
-def test_many_interrupts_end_it_at_once_and_print_one_line_at_most(tiny):
+def test_many_interrupts_end_it_at_once_and_print_nothing(tiny):
     """While it writes one snapshot after the other, most of the time inside HDF5."""
     child = train(tiny, "o", *LONG, "--set", "snapshot=1")
     wait_for(child, tiny.path / "o/snapshots/task_iter_5.h5")
@@ -251,9 +251,7 @@ def test_many_interrupts_end_it_at_once_and_print_one_line_at_most(tiny):
         child.send_signal(signal.SIGINT)
         time.sleep(0.001)
     out, err = finish(child)
-    assert child.returncode == 130
-    # The second signal ends it at once, where there was one before the first had ended it in its own way.
-    assert not err or err.startswith("stopped by SIGINT") and err.count("\n") == 1
+    assert (child.returncode, err) == (130, "")
     assert [path.name for path in (tiny.path / "o").rglob("*.part")] == []
 
 
