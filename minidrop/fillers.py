@@ -16,7 +16,7 @@ from minidrop.registry import Registry
 if TYPE_CHECKING:
     from minidrop.config import FillerParameter
 
-_fillers = Registry("filler")
+_fillers: Registry[Callable] = Registry("filler")
 _BY_CONNECTIONS = ("xavier", "msra", "positive_unitball")
 
 

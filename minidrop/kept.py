@@ -28,9 +28,11 @@ class Kept:
     """
 
     on_device = False       # True: the host does not know its entries
-    family = None           # of disjoint sets that together are the axis: (anything, how many there are)
+    # Of disjoint sets that together are the axis: (anything, how many there are).
+    family: tuple[object, int] | None = None
 
     __slots__ = ("total", "count", "regular", "_indices", "__dict__")
+    _indices: np.ndarray    # of a set that is not regular
 
     def __init__(self, start: int, step: int, width: int, total: int):
         start, step, width, total = int(start), int(step), int(width), int(total)
@@ -38,8 +40,7 @@ class Kept:
             raise ValueError(f"Kept needs 0 < width <= step, start > -width and total >= 0; "
                              f"got start={start} step={step} width={width} total={total}")
         self.total = total
-        self.regular = (start, step, width)
-        self._indices = None
+        self.regular: tuple[int, int, int] | None = start, step, width
         runs, rest = divmod(max(0, total - start), step)
         self.count = runs * width + min(rest, width) - max(0, -start) if total > start else 0
         self.count = max(0, self.count)
@@ -101,7 +102,7 @@ class Kept:
     @cached_property
     def indices(self) -> np.ndarray:
         """The kept indices as an int64 array of length `count`."""
-        if self._indices is not None:
+        if self.regular is None:
             return self._indices
         start, step, width = self.regular
         j = np.arange(self.count, dtype=np.int64) + max(0, -start)
@@ -144,7 +145,12 @@ class Kept:
 
     @cached_property
     def run_ends(self) -> tuple[np.ndarray, np.ndarray]:
-        """(begins, ends) of the runs of a regular set, int64 (runs,): begins[r] .. ends[r] - 1 are kept."""
+        """(begins, ends) of the runs of a regular set, int64 (runs,): begins[r] .. ends[r] - 1 are kept.
+
+        Raises ValueError for any other set.
+        """
+        if self.regular is None:
+            raise ValueError(f"{self} is not regular, so that its runs are not known")
         start, step, width = self.regular
         begins = np.arange(start, self.total if self.count else start, step)
         ends = np.minimum(begins + width, self.total)
@@ -290,7 +296,7 @@ def group_bounds(samples: int, groups: int) -> list[tuple[int, int]]:
 def are_family(sets: Any) -> bool:
     """Whether sets are the whole of one family: disjoint, and together all of the axis."""
     families = {getattr(kept, "family", None) for kept in sets}     # None stands for all of the axis
-    return None not in families and [len(sets)] == [members for *_, members in families]
+    return None not in families and [len(sets)] == [own[-1] for own in families if own is not None]
 
 
 def are_disjoint(sets: list, total: int) -> bool:

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Generic, TypeVar
 
 from minidrop.errors import ConfigError, nearest
 
+Thing = TypeVar("Thing")
 
-class Registry:
+
+class Registry(Generic[Thing]):
     """Things of one kind by name.
 
     what: what one of them is called in messages, e.g. "layer type".
@@ -15,7 +18,7 @@ class Registry:
 
     def __init__(self, what: str, attribute: str = ""):
         self.what, self.attribute = what, attribute
-        self._known = {}
+        self._known: dict[str, Thing] = {}
 
     def __contains__(self, name):
         return name in self._known
@@ -36,7 +39,7 @@ class Registry:
         """Return the registered names, sorted."""
         return sorted(self._known)
 
-    def get(self, name: str, any_case: bool = False) -> type:
+    def get(self, name: str, any_case: bool = False) -> Thing:
         """Return what is registered by `name`; ConfigError with the nearest names where nothing is.
 
         any_case: where no name is exactly this one, its lower and upper case do not matter.

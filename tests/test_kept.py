@@ -104,6 +104,11 @@ def test_impossible_indices(indices):
         Kept.of(indices, 4)
 
 
+def test_only_a_regular_set_has_runs():
+    with pytest.raises(ValueError, match=r"^Kept\(3 of 4\) is not regular"):
+        assert Kept.of([0, 1, 3], 4).run_ends
+
+
 def test_sets_do_not_change():
     mine = np.array([1, 2, 5])
     kept = Kept.of(mine, 6)

@@ -6,7 +6,8 @@ from minidrop.config.forks import foreign_type
 from minidrop.config.minidrop_pb2 import LayerParameter
 from minidrop.registry import Registry
 
-layer_types = Registry("layer type", "type")        # the valid values of a layer's `type`; filled by layers/
+# The valid values of a layer's `type`; filled by layers/.
+layer_types: Registry[type] = Registry("layer type", "type")
 
 # The fields that a type reads besides the one whose message is named after it.
 _BESIDES = {

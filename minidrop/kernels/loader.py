@@ -58,13 +58,13 @@ class Size(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """A kept set: `count` of the `total` entries of an axis, both names of sizes; its value: an `AxisValue`.
+    """A kept set: `kept` of the `total` entries of an axis, both names of sizes; its value: an `AxisValue`.
 
     table: "int64" if the kernel calls `unit`, "int32" if it calls `place` (common.cuh).
     """
 
     name: str
-    count: str
+    kept: str
     total: str
     table: str = "int64"
 
@@ -72,7 +72,7 @@ class Axis(NamedTuple):
 class AxisValue(NamedTuple):
     """A kept set as a kernel takes it, see `unit` and `place` in common.cuh; `start` as a varying Number."""
 
-    count: int
+    kept: int
     total: int
     start: object
     step: int
@@ -123,7 +123,7 @@ class Kernel:
         device.launch(self, {"REAL": REALS[real], **macros}, *self.grid(sizes, macros), arguments)
 
     def bind(self, device: Any, values: Any,
-             macros: dict[str, int]) -> tuple[str, dict[str, int], list[np.ndarray | None]]:
+             macros: dict[str, int]) -> tuple[str, dict[str, int], list[np.ndarray | np.generic | None]]:
         """Return (dtype of REAL, sizes by name, C arguments: arrays, None for null, NumPy numbers)."""
         expected = {argument.name for argument in self.arguments if not isinstance(argument, Size)}
         if expected != set(values):
@@ -134,7 +134,8 @@ class Kernel:
         if real not in REALS:
             raise BackendError(f"kernel {self.name}: expected arrays of {' or '.join(REALS)}, got {real}")
         types = {"REAL": real, "OPERAND": "uint16" if macros.get("OPERAND") else real}
-        sizes, given = {}, []
+        sizes: dict[str, int] = {}
+        given: list = []
         for argument in self.arguments:
             if isinstance(argument, Array):
                 given += self._array(device, argument, values[argument.name], types, sizes)
@@ -177,7 +178,7 @@ class Kernel:
 
     def _axis(self, device, argument, value, sizes):
         where = f"kernel {self.name}: argument {argument.name}"
-        for size, length in ((argument.count, value.count), (argument.total, value.total)):
+        for size, length in ((argument.kept, value.kept), (argument.total, value.total)):
             self._agree(size, length, sizes, where)
         start, start_at = self._varying(device, where, value.start, np.int32)
         if value.table is not None and (device.complaint(value.table) or value.table.dtype != argument.table):
@@ -210,7 +211,7 @@ class Kernel:
 
     def variants(self) -> list[dict[str, int | str]]:
         """Return the macros of every variant in use: each REAL with each combination of the file's own."""
-        found = [{"REAL": real} for real in REALS.values()]
+        found: list[dict[str, int | str]] = [{"REAL": real} for real in REALS.values()]
         for name, choices in self.macros.items():
             found = [{**one, name: choice} for one in found for choice in choices]
         return [one for one in found if self.fits(one)]
@@ -236,7 +237,7 @@ class Cuda:
 
     def __init__(self, index: Any, cupy: Any):
         self.index, self.cupy = index, cupy
-        self._functions = {}
+        self._functions: dict[tuple, Callable] = {}
 
     def complaint(self, x: np.ndarray) -> Any:
         """Return why `x` cannot be an argument on this device, or ''."""

@@ -76,8 +76,8 @@ _is_short = _spin_is_short()
 COUNT = _thread_count()
 # Below this a second thread costs more than it saves (scripts/benchmarks/bench_mlp.py, 1024 and 2048).
 _LEAST_ELEMENTS = 3 << 19
-_tasks = queue.SimpleQueue()   # (kernel, arguments, where to put None or the exception)
-_workers = []
+_tasks: queue.SimpleQueue[tuple] = queue.SimpleQueue()  # (kernel, arguments, where to put None or the error)
+_workers: list[threading.Thread] = []
 # Changes with every call of `by_rows`: a thread that waits for other work in compiled code leaves then.
 interrupts = array("q", [0])
 _calls = itertools.count(1)
@@ -120,7 +120,7 @@ def by_rows(kernel: Callable, rows: int, elements: int, *args: Any) -> None:
         return
     _start_workers()
     bounds = [rows * part // parts for part in range(parts + 1)]
-    done = queue.SimpleQueue()
+    done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
     for part in range(1, parts):
         _tasks.put((kernel, (*args, *bounds[part:part + 2]), done))
     interrupts[0] = next(_calls)        # after the tasks: who is asked to wait from now on comes behind them

@@ -5,23 +5,25 @@ rate -> PatternSettings -> PatternFamily (a distribution) -> PatternSequence -> 
 
 from __future__ import annotations
 
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
 from math import floor, log
-from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidrop.errors import ConfigError, nearest
 from minidrop.kept import Kept
+from minidrop.patterns.checks import checked_length, checked_rate
 from minidrop.patterns.search import entropy
 from minidrop.patterns.sites import Sites
 from minidrop.registry import Registry
+
+if TYPE_CHECKING:
+    from minidrop.patterns.grid import BlockGrid
 
 SCALES, SEARCHES = ("RATE", "PATTERN"), ("EXACT", "SGD")
 GROUPINGS = ("STRATIFIED", "INDEPENDENT")
@@ -65,12 +67,12 @@ class PatternSettings:
     grouping: str = "STRATIFIED"
 
     def __post_init__(self):
-        object.__setattr__(self, "rate", _checked_rate(self.rate))
+        object.__setattr__(self, "rate", checked_rate(self.rate))
         if not isinstance(self.family, str):
             raise ConfigError(f"pattern must be a name such as \"PERIODIC\", got {self.family!r}")
         for name, least in (("max_period", 2), ("step", 2), ("tile_size", 1), ("block_samples", 1),
                             ("block_units", 1), ("groups", 1)):
-            object.__setattr__(self, name, _checked_length(name, getattr(self, name), least))
+            object.__setattr__(self, name, checked_length(name, getattr(self, name), least))
         if self.groups > MOST_GROUPS:
             raise ConfigError(f"groups must be at most {MOST_GROUPS}, got {self.groups}; 2 or 4 serve well")
         for name, known in (("scale", SCALES), ("search", SEARCHES), ("grouping", GROUPINGS)):
@@ -90,39 +92,13 @@ class PatternSettings:
         return simple if float(simple) == self.rate else spelt
 
 
-def _checked_rate(rate):
-    if isinstance(rate, bool) or not isinstance(rate, Real):
-        raise ConfigError(f"rate (dropout_ratio) must be a number in [0, 1), got {rate!r}; try 0.5")
-    rate = float(rate)
-    if not 0 <= rate < 1:
-        raise ConfigError(f"rate (dropout_ratio) must lie in [0, 1), got {rate!r}; it is the share of units "
-                          "to drop: 0 drops nothing, 0.5 every other one")
-    single = np.float32(rate)
-    return float(str(single)) if float(single) == rate else rate
-
-
-def _checked_length(name, value, least):
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = -1
-    if number < 0 or 0 < number < least or isinstance(value, bool):
-        raise ConfigError(f"{name} must be 0 (the family chooses) or an integer of at least {least}, "
-                          f"got {value!r}; remove it to have it chosen")
-    return number
-
-
 @dataclass(frozen=True)
 class Pattern(ABC):
     """One regular way of dropping, for one iteration.
 
     rate: share of units it drops; scale: what kept values are multiplied by. drops: "units"; "weights" of one
-    product; or "blocks" of activations, each a group of samples by a run of units.
-
-    A pattern of weights also has `tiles(outputs, inputs)`, pairs of Kept that share no output and no input,
-    each one compact product; and `weight_mask(outputs, inputs)`, the same as a dense 0/1 array, which the
-    oracle compares with. A pattern of blocks has `groups(samples, total)`: (first, last, Kept) for samples
-    first .. last - 1, covering all samples in order.
+    product; or "blocks" of activations, each a group of samples by a run of units. A pattern of weights also
+    has `tiles` and `weight_mask`, one of blocks `groups` and, if its kernels are to be used, `grid`.
     """
 
     rate: float
@@ -135,6 +111,22 @@ class Pattern(ABC):
 
         For blocks: of the first group of samples. For weights: of the units, if no product precedes the drop.
         """
+
+    def tiles(self, outputs: int, inputs: int) -> tuple[tuple[Kept, Kept], ...]:
+        """Return pairs of Kept that share no output and no input, each one compact product."""
+        raise NotImplementedError
+
+    def weight_mask(self, outputs: int, inputs: int) -> np.ndarray:
+        """Return `tiles` as a dense 0/1 array, which the oracle compares with."""
+        raise NotImplementedError
+
+    def groups(self, samples: int, total: int) -> Any:
+        """Return (first, last, Kept) for samples first .. last - 1, covering all samples in order."""
+        raise NotImplementedError
+
+    def grid(self, samples: int, total: int) -> BlockGrid:
+        """Return `groups` as the BlockGrid of activations (samples, total)."""
+        raise NotImplementedError
 
     def moved(self, share: Fraction) -> Pattern:
         """Return the pattern of units moved on by a share of its period, 0 <= share < 1: equally likely."""
@@ -249,7 +241,7 @@ class PatternFamily(ABC):
         return len({self.pattern(choice, offset).kept(total) for choice, probability in drawn
                     if probability > 0 for offset in range(self.offsets(choice))})
 
-    def pattern_entropy(self, total: int | None) -> Any:
+    def pattern_entropy(self, total: int) -> Any:
         """Return the entropy, in nats, of the draw on an axis of length `total`: H(choices) + E[log offsets].
 
         Patterns that coincide on a short axis count separately. None as for `submodels`.
@@ -323,7 +315,7 @@ class PatternFamily(ABC):
                               drops=self.drops)
 
 
-_families = Registry("pattern", "name")
+_families: Registry[type[PatternFamily]] = Registry("pattern", "name")
 
 
 def register_pattern(name: str) -> Callable:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from minidrop.patterns.part import Part
 
 
-@dataclass(frozen=True)
 class Draw:
     """Nothing is dropped: the form of an inactive drop, and the base of the other forms.
 
@@ -27,10 +26,13 @@ class Draw:
     pattern: the Pattern that was drawn, or None.
     """
 
-    scale = 1.0
-    kept = None
-    pattern = None
+    scale: float = 1.0
+    pattern: Pattern | None = None
     masked = False
+
+    @property
+    def kept(self) -> Kept | KeptByGroup | None:
+        return None
 
     def tiles(self, outputs: int, inputs: int) -> Any:
         """What lives of a product's weights: (outputs, inputs) pairs of Kept, or None if all live."""
@@ -50,6 +52,10 @@ class Draw:
     def kept_sets(self, weights: Any = None) -> list:
         """Every Kept of this draw that layers read, in order; `weights`: (outputs, inputs) of its product."""
         return []
+
+    def given(self, read: Any) -> Draw:
+        """Return this draw with what a captured step reads in place of its `kept_sets`, or of its grid."""
+        return self
 
     def of_part(self, part: Part, shape: Sequence[int], axis: int) -> Draw:
         """Return what one rank's part of the batch drops, whose activations have this shape."""
@@ -72,7 +78,7 @@ class Units(Draw):
     """The units of `every` live: a Kept for the whole batch, or a KeptByGroup. `kept` is None if all live."""
 
     pattern: Pattern | None = field()
-    every: object = field()
+    every: Kept | KeptByGroup = field()
     scale: float = field()
 
     @cached_property
@@ -85,7 +91,6 @@ class Units(Draw):
         return list(self.kept.sets) if isinstance(self.kept, KeptByGroup) else [self.kept]
 
     def given(self, sets: list[Kept]) -> Draw:
-        """Return this draw with the kept sets that a captured step reads instead."""
         if not sets:
             return self
         return replace(self, every=KeptByGroup(sets) if isinstance(self.every, KeptByGroup) else sets[0])
@@ -110,7 +115,7 @@ class Weights(Draw):
 
     pattern: Pattern = field()
     scale: float = field()
-    sets: tuple = None
+    sets: tuple[Kept, ...] | None = None
 
     def tiles(self, outputs: int, inputs: int) -> tuple[tuple[Kept, Kept], ...]:
         if self.sets is None:
@@ -121,7 +126,6 @@ class Weights(Draw):
         return [kept for tile in self.pattern.tiles(*weights) for kept in tile]
 
     def given(self, sets: list[Kept]) -> Draw:
-        """As `Units.given`."""
         return replace(self, sets=tuple(sets))
 
     def weight_mask(self, outputs: int, inputs: int) -> np.ndarray:
@@ -141,7 +145,8 @@ class Blocks(Draw):
     scale: float = field()
     read: BlockGrid | None = None
 
-    def groups(self, samples: Any, steps: int | None = None) -> BlockGroups:
+    def groups(self, samples: int,
+               steps: int | None = None) -> BlockGroups | tuple[tuple[int, int, Kept], ...]:
         if self.read is not None:
             return BlockGroups(self.read, samples, self.total)
         return self.pattern.groups(samples, self.total)
@@ -149,8 +154,7 @@ class Blocks(Draw):
     def grid(self, samples: Any) -> Any:
         return self.pattern.grid(samples, self.total) if self.pattern.rate else None
 
-    def given(self, grid: Any) -> Draw:
-        """Return this draw with the BlockGrid that a captured step reads instead."""
+    def given(self, grid: BlockGrid) -> Draw:
         return replace(self, read=grid)
 
     def of_part(self, part: Part, shape: Sequence[int], axis: int) -> Draw:
@@ -244,17 +248,15 @@ class Masked(Draw):
     """The dense form of another draw: everything is computed and multiplied by the mask of `draw`."""
 
     draw: Draw
+    scale: float = field(init=False)
+    pattern: Pattern | None = field(init=False)
     masked = True
 
-    @property
-    def scale(self) -> float:
-        return self.draw.scale
+    def __post_init__(self):
+        object.__setattr__(self, "scale", self.draw.scale)
+        object.__setattr__(self, "pattern", self.draw.pattern)
 
-    @property
-    def pattern(self) -> Any:
-        return self.draw.pattern
-
-    def mask(self, shape: tuple[int, ...], axis: int) -> np.ndarray:
+    def mask(self, shape: Sequence[int], axis: int) -> np.ndarray:
         return self.draw.mask(shape, axis)
 
     def weight_mask(self, outputs: int, inputs: int) -> np.ndarray:

@@ -17,7 +17,12 @@ class BlockGrid:
     """
 
     def __init__(self, lives: np.ndarray, block_samples: int, block_units: int):
-        self.lives, self.block_samples, self.block_units = lives, block_samples, block_units
+        self._lives, self.block_samples, self.block_units = lives, block_samples, block_units
+
+    @property
+    def lives(self) -> np.ndarray:
+        """Which blocks live, see the class."""
+        return self._lives
 
     @property
     def block_shape(self) -> tuple[int, int]:
@@ -70,8 +75,6 @@ class BlockGroups(Sequence):
     def __eq__(self, other):
         """Equal to a tuple of the same groups."""
         return isinstance(other, tuple | BlockGroups) and self._groups == tuple(other)
-
-    __hash__ = None
 
     def __repr__(self):
         return f"BlockGroups({self._groups})"

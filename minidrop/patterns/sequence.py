@@ -30,7 +30,7 @@ class PatternSequence:
         self._counts = quotas(family.distribution.probabilities, BLOCK_LENGTH)
         self._choices = family.distribution.choices
         self._offsets = np.array([family.offsets(choice) for choice in self._choices], dtype=np.int64)
-        self._cached = (None, None)
+        self._cached: tuple[int | None, list] = None, []        # a block, and its draws
         # Whether iterations have few different draws, which come again and again.
         self.recurs = family.enumerable and (family.groups == 1 or family.settings.grouping == "STRATIFIED")
 
