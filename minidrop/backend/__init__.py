@@ -52,5 +52,10 @@ def cuda_devices() -> tuple[int, str]:
 def backend_of(array: np.ndarray) -> Backend:
     """Return the Backend of the device that holds an array."""
     if type(array).__module__.partition(".")[0] == "cupy":
-        return _cached(f"cuda:{array.device.id}", "float32")
+        return _cached(f"cuda:{_number(array)}", "float32")
     return _cached("cpu", "float32")
+
+
+def _number(array):
+    """Return the number of the CUDA device that holds a CuPy array."""
+    return array.device.id

@@ -53,13 +53,13 @@ class MovingKept(Kept):
             self._spread[factor] = object.__new__(MovingKept)._set(start_at, None, *sizes)
         return self._spread[factor]
 
-    def _unknown(self):
+    def _unknown(self) -> NoReturn:
         raise CaptureError("the entries of a kept set are asked for, but a captured step knows only how many "
                            "there are")
 
     regular = indices = index = runs = property(_unknown)
 
-    def mask(self, dtype: Any = bool) -> None:
+    def mask(self, dtype: Any = bool) -> NoReturn:
         self._unknown()
 
     def __eq__(self, other):
@@ -85,7 +85,7 @@ class RepeatedKept(MovingKept):
         self._set(part.start_at, None, part.step, part.width, part.total * times, part.count * times)
         self.part, self.times, self.tables = part, times, None
 
-    def spread(self, factor: int) -> None:
+    def spread(self, factor: int) -> NoReturn:
         self._unknown()
 
 

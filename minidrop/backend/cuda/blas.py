@@ -32,7 +32,7 @@ class Blas:
 
     def __init__(self, name: str, index: int, cupy: Any, graphs: Graphs, empty: Callable):
         self.name, self._index, self._cupy, self._graphs, self._empty = name, index, cupy, graphs, empty
-        self._library = None
+        self._library: cublas_library.CublasLibrary | None = None
 
     def handle(self) -> tuple[Any, int]:
         """Return (cuBLAS, this thread's handle for the device, set to the current stream).

@@ -8,6 +8,7 @@ blocks are gathered and multiplied group by group (`functions.pieces`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,8 @@ class CudaBlocks(KernelLaunches):
     """Overrides the products with dropped blocks; `_kind` and `_read` come from `CudaProducts`."""
 
     reads_grids = True
+    _kind: Callable[[np.dtype], str]
+    _read: Callable[[Any, str], np.ndarray]
 
     def block_products(self, dtype: Any) -> bool:
         return self._kind(dtype) in OPERANDS

@@ -226,7 +226,7 @@ def kept_product(a: Matrix, b: Matrix, c: Matrix, inner: Kept | None = None, out
     # Parts that no single stride describes are summed run by run.
     inner_runs = [one for part in inner_runs
                   for one in ([part] if part.simple else part.each()[:most_calls + 1])]
-    calls = []
+    calls: list[Gemm] = []
     for part in outer_runs:
         for number, sum_part in enumerate(inner_runs):
             call = _partial(a, b, c, sum_part, part, float(number > 0), least_run)

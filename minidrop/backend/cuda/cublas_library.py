@@ -53,10 +53,10 @@ class CublasLibrary:
             function = getattr(library, name)
             function.argtypes, function.restype, function.errcheck = arguments, ctypes.c_int, _succeeded
         self._library = library
-        self._handles = {}
+        self._handles: dict[tuple[int, int], _Handle] = {}       # by device and thread
         self.gemmEx, self.gemmStridedBatchedEx = library.cublasGemmEx, library.cublasGemmStridedBatchedEx
 
-    def handle(self, device: str, stream: Any, new_workspace: Any) -> Any:
+    def handle(self, device: int, stream: Any, new_workspace: Any) -> Any:
         """Return this thread's handle for the current device, set to a stream, given as its address.
 
         device: the current one. new_workspace() -> (address, bytes, owner) is called only for a new handle.

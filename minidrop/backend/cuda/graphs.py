@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 from weakref import WeakSet
 
@@ -24,9 +25,18 @@ class Graphs:
 
     def __init__(self, name: str, cupy: Any, device: Any):
         self.name, self._cupy, self._device = name, cupy, device
-        self.held = None
-        self._pool = self._stream = None
+        self.held: list | None = None
         self._all: WeakSet = WeakSet()
+
+    @cached_property
+    def _pool(self):
+        pool = self._cupy.cuda.MemoryPool(self._memory)
+        pool.set_limit(size=0)          # none, unlike CuPy's pool: at a limit pools free memory, too
+        return pool
+
+    @cached_property
+    def _stream(self):
+        return self._cupy.cuda.Stream(non_blocking=True)        # the default stream cannot be captured
 
     def capture(self, work: Callable, start: Callable) -> CudaGraph:
         """Return the CudaGraph of the device work of work(); start() is called just before the capture.
@@ -37,14 +47,11 @@ class Graphs:
             raise CaptureError(f"{self.name}: a capture within a capture")
         cuda = self._cupy.cuda
         with self._device:
-            if self._pool is None:
-                self._pool = cuda.MemoryPool(self._memory)
-                self._pool.set_limit(size=0)    # none, unlike CuPy's pool: at a limit pools free memory, too
-                self._stream = cuda.Stream(non_blocking=True)       # the default stream cannot be captured
+            pool, stream = self._pool, self._stream
             start()
             self.held = []
             try:
-                with cuda.using_allocator(self._pool.malloc), self._stream:
+                with cuda.using_allocator(pool.malloc), stream:
                     graph = CudaGraph(self._captured(work), self.held)
             except (CaptureError, KeyboardInterrupt):
                 raise
@@ -86,7 +93,7 @@ class Graphs:
 
     def trim(self) -> None:
         """Release the graphs' memory if no graph is left."""
-        if self._pool is not None and not self._all and self.held is None:
+        if "_pool" in vars(self) and not self._all and self.held is None:
             with self._device:
                 self._pool.free_all_blocks()
 

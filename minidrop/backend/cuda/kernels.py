@@ -115,7 +115,7 @@ class CupyKernels(CudaConvolutions, CudaPooling, CudaUpdates):
         return out
 
     def table_gradient(self, x: np.ndarray, ids: np.ndarray,
-                       rows: int) -> tuple[np.ndarray, Kept | TableKept]:
+                       rows: int) -> tuple[np.ndarray, Any]:
         if not (is_real(x) and ids.size):
             return super().table_gradient(x, ids, rows)
         ids, next_place = self.xp.ascontiguousarray(ids), self.empty(ids.shape, np.int32)
@@ -221,7 +221,7 @@ class CupyKernels(CudaConvolutions, CudaPooling, CudaUpdates):
             return super().dropout(x, rate, scale, key)
         return self._dropped(x, rate, scale, key), RedrawnMask(self, x.shape, x.dtype, rate, key)
 
-    def dropout_gradient(self, gy: np.ndarray, mask: RedrawnMask, scale: float) -> np.ndarray:
+    def dropout_gradient(self, gy: np.ndarray, mask: np.ndarray | RedrawnMask, scale: float) -> np.ndarray:
         if not isinstance(mask, RedrawnMask):
             return super().dropout_gradient(gy, mask, scale)
         return self._dropped(gy, mask.rate, scale, mask.key)

@@ -54,11 +54,11 @@ class CudaProducts(Backend):
     def operand(self, x: np.ndarray) -> Any:
         return KeptMatrix(x) if self._kind(x.dtype) in _HALF else x
 
-    def submatrix(self, W: np.ndarray, rows: Kept | None, cols: Kept | None) -> KeptMatrix | np.ndarray:
+    def submatrix(self, W: np.ndarray, rows: Kept | None, cols: Kept | None) -> Any:
         whole = all(kept is None or kept.is_all for kept in (rows, cols))
         return self.operand(W) if whole else KeptMatrix(W, rows, cols)
 
-    def scaled(self, x: Any, factor: Any) -> KeptMatrix | np.ndarray:
+    def scaled(self, x: Any, factor: Any) -> Any:
         if isinstance(x, KeptMatrix):
             return KeptMatrix(x.base, x.rows, x.cols, x.factor * factor)
         return super().scaled(x, factor)
@@ -128,7 +128,7 @@ class CudaProducts(Backend):
             size = padded([(m, n, k) for m, k, n in shapes]) if len(pairs) > 1 else None
             if not size:
                 for i, (a, b) in zip(members, pairs, strict=True):
-                    results[i] = self.gemm(a, b, *trans, out=outs[i])
+                    results[i] = self.gemm(a, b, trans[0], trans[1], outs[i])
                 continue
             for i, result in zip(members, self._batch(pairs, trans, size, shapes), strict=True):
                 results[i] = result
@@ -231,7 +231,7 @@ def _product(a, b, trans_a, trans_b):
 
 @lru_cache(maxsize=4096)
 def _kept_product(a, b, trans_a, trans_b, rows, cols):
-    a, inner, outer = _turned(a, trans_a), *((cols, rows) if trans_b else (rows, cols))
+    a, (inner, outer) = _turned(a, trans_a), (cols, rows) if trans_b else (rows, cols)
     columns = _turned(b, trans_b).columns if outer is None else outer.count
     return kept_product(a, _turned(b, trans_b), Matrix.contiguous(a.rows, columns), inner, outer)
 

@@ -77,12 +77,12 @@ class CudaUpdates(KernelLaunches):
             self.xp.copyto(target, new, where=self.trouble == 0)
 
     def squares(self, *arrays: np.ndarray) -> Any:
-        arrays = [x for x in arrays if x.size]
-        if not arrays or not all(map(is_real, arrays)):
-            return super().squares(*arrays)
-        blocks = [grids.partial_sums(x.size) for x in arrays]
+        filled = [x for x in arrays if x.size]
+        if not filled or not all(map(is_real, filled)):
+            return super().squares(*filled)
+        blocks = [grids.partial_sums(x.size) for x in filled]
         sums, total, first = self.empty((sum(blocks),), np.float64), self.empty((1,), np.float64), 0
-        for x, count in zip(arrays, blocks, strict=True):
+        for x, count in zip(filled, blocks, strict=True):
             self._run(cuda.sum_of_squares, x=self._flat(x), out=sums[first:first + count])
             first += count
         self._run(cuda.add_up, x=sums, out=total)

@@ -32,8 +32,8 @@ class Uploads:
 
     def __init__(self, cupy: Any, device: Any):
         self._cupy, self._device = cupy, device
-        self._rings = WeakKeyDictionary()       # owner -> {stream: _Ring}
-        self._flying = deque()                  # (event, host arrays) of copies that may be pending, in order
+        self._rings: WeakKeyDictionary[object, dict[int, _Ring]] = WeakKeyDictionary()   # by owner and stream
+        self._flying: deque[tuple] = deque()    # (event, host arrays) of copies that may be pending, in order
         self._lock = Lock()
         self._warned = False
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,14 @@ _HERE = nullcontext()       # for any number of `with` at a time
 
 
 class Arrays:
-    """Making, moving and joining arrays; synchronizing with a device and capturing its work."""
+    """Making, moving and joining arrays; synchronizing with a device and capturing its work.
+
+    The families of operations are written on it: each names as its base what else it needs.
+    """
+
+    xp: ModuleType
+    name: str
+    capturing: bool
 
     def empty(self, shape: Any, dtype: Any) -> np.ndarray:
         """Return an uninitialised C-contiguous array."""

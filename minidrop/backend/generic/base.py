@@ -1,7 +1,8 @@
 """Backend: the operations that may differ between devices, written once in `xp`.
 
 Every generic method is the reference: a device overrides one only if a measurement says so, and the
-backends-agree tests compare the override with it. Each file has one family of operations.
+backends-agree tests compare the override with it. Each file has one family of operations, whose base classes
+say what it is written on.
 """
 
 from collections.abc import Iterator
@@ -9,20 +10,17 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from minidrop.backend.generic.arrays import Arrays
 from minidrop.backend.generic.convolution import Convolutions
 from minidrop.backend.generic.kept import KeptSets
 from minidrop.backend.generic.nn import Neural
 from minidrop.backend.generic.norm import Normalization
 from minidrop.backend.generic.pooling import Pooling
-from minidrop.backend.generic.products import Products
-from minidrop.backend.generic.random import Random
 from minidrop.backend.generic.update import Updates
 
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 
 
-class Backend(Arrays, Products, KeptSets, Convolutions, Pooling, Neural, Normalization, Random, Updates):
+class Backend(KeptSets, Convolutions, Pooling, Neural, Normalization, Updates):
     """Arrays and operations on one device.
 
     xp: its array module (NumPy or CuPy). name: "cpu" or "cuda:N". precision: what products of float32 arrays

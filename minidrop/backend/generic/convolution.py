@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.backend.generic.products import Products
 from minidrop.backend.window import Window
 
 Range = tuple[int, int]
 
 
-class Convolutions:
+class Convolutions(Products):
     """Convolution of images (N, C, *spatial) with any number of spatial axes, for a range of channels.
 
     `channels` and `outs` say which channels of x and which of y a product reads and writes (None: all): the

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.backend.generic.arrays import Arrays
 from minidrop.kept import Kept, KeptByGroup
 
 
-class KeptSets:
+class KeptSets(Arrays):
     """Gathers, scatters and sums by kept sets and by index."""
 
     def compact(self, x: np.ndarray, kept: Kept | KeptByGroup | None, axis: int) -> np.ndarray:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.backend.generic.arrays import Arrays
+
 # (1 + t) exp(t^2 / 2) Phi(-t) in powers of (t - 5) / (t + 5), 0 <= t <= 40, to 2e-17, Phi the distribution
 # function of the normal distribution: through Chebyshev's nodes, computed with 40 digits.
 _TAIL = (
@@ -18,7 +20,7 @@ _TAIL = (
 TANH_GATE = 2 * math.sqrt(2 / math.pi), 2 * math.sqrt(2 / math.pi) * 0.044715
 
 
-class Neural:
+class Neural(Arrays):
     """Operations of neural networks that take more than one ufunc."""
 
     def relu(self, x: Any) -> Any:
@@ -132,7 +134,7 @@ class Neural:
                 found += number(smoothing) * (middle - mean * xp.log(total[:, 0]))
             logarithm[first:last] = found
 
-        self.in_chunks(rows, *x.shape, x.dtype.itemsize)
+        self.in_chunks(rows, x.shape[0], x.shape[1], x.dtype.itemsize)
         return logarithm
 
     def cross_entropy_gradient(self, probability: np.ndarray, label: np.ndarray, factor: Any,
@@ -156,7 +158,7 @@ class Neural:
                 p -= number(smoothing / p.shape[1]) if spread is None else spread
             p *= factor[first:last] if factor.ndim else factor
 
-        self.in_chunks(rows, *probability.shape, probability.dtype.itemsize)
+        self.in_chunks(rows, probability.shape[0], probability.shape[1], probability.dtype.itemsize)
 
     def transposed(self, W: np.ndarray) -> np.ndarray:
         """Return W^T as a C-contiguous array."""

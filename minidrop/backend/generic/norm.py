@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from minidrop.backend.generic.products import Products
 
-class Normalization:
+
+class Normalization(Products):
     """Operations on arrays (samples, channels, places), where "of each channel" means an array (channels,).
 
     No sum of an empty batch is divided by zero.

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.backend.generic.random import Random
 from minidrop.backend.window import Window
 
 
-class Pooling:
+class Pooling(Random):
     """Largest entries, means and draws of windows. A window may reach over the end of the padded image.
 
     `places` (2,) says how many windows there are on each axis. An entry outside of the image is never the

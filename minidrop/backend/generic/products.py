@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.backend.device_sets import DeviceGrid
+from minidrop.backend.generic.arrays import Arrays
 from minidrop.errors import CaptureError, ShapeError
 
 if TYPE_CHECKING:
-    from minidrop.backend.cuda.cublas import Matrix
     from minidrop.patterns.grid import BlockGrid
 
 
-class Products:
+class Products(Arrays):
     """Dense products, and products that skip dropped blocks of activations."""
 
     # With how many rows, at half kept, a product for each run of steps pays; and one for each group of
@@ -59,7 +59,7 @@ class Products:
         """
         return b
 
-    def thin_gemm(self, a: Matrix | np.ndarray, b: Any, trans_b: bool = False) -> Any:
+    def thin_gemm(self, a: np.ndarray, b: Any, trans_b: bool = False) -> Any:
         """Return a op(b), as `gemm` does, for an `a` with few rows; the result may lie in memory in any way.
 
         b: a matrix, or what `thin_operand` made of one.

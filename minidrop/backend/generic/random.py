@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.backend.generic.arrays import Arrays
 from minidrop.errors import CaptureError
 
 
-class Random:
+class Random(Arrays):
     """Masks of ordinary dropout, normal and uniform samples, from a counter-based generator (Philox)."""
 
     def dropout(self, x: np.ndarray, rate: float, scale: float, key: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.backend.generic.arrays import Arrays
 
-class Updates:
+
+class Updates(Arrays):
     """The update rules on a device, and the norm of gradients."""
 
     def sgd_update(self, W: np.ndarray, history: np.ndarray, blocks: Any, lr: float, momentum: float,

@@ -139,8 +139,8 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, ThinProducts, 
             threads.by_rows(cpu.put_columns, x.shape[0], x.size, x, kept.indices, out)
 
     def add_block(self, out: np.ndarray, rows: Kept | None, cols: Kept | None, x: np.ndarray) -> None:
-        indexed = cols is not None and not isinstance(cols.index, slice)
-        if not indexed or out.ndim != 2 or not (out.flags.c_contiguous and out.dtype == x.dtype):
+        if cols is None or isinstance(cols.index, slice) or out.ndim != 2 or not (
+                out.flags.c_contiguous and out.dtype == x.dtype):
             super().add_block(out, rows, cols, x)
             return
         from minidrop.kernels import cpu

@@ -58,7 +58,8 @@ class Convolutions(Generic):
         image = x if gx is None else gx
         if image is None or not _is_flat(image, W, gy):
             return super().convolve_gradients(x, W, gy, window, gx, channels, outs, wanted)
-        x, gx, gy = (None if a is None else _as_images(a) for a in (x, gx, gy))
+        x, gx = (None if a is None else _as_images(a) for a in (x, gx))
+        gy = _as_images(gy)
         window = _as_window(window)
         shape = (x if gx is None else gx).shape
         work = _Convolution(self, shape, gy.shape, len(W), W.dtype, window, channels, outs)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from minidrop.backend.generic.norm import Normalization as Generic
 from minidrop.kernels import threads
 
 _FEW_PLACES = 4             # with fewer in a channel NumPy's passes over whole arrays are faster
@@ -15,7 +16,7 @@ _FEW_PLACES = 4             # with fewer in a channel NumPy's passes over whole 
 _LEAST_ROWS, _MOST_BLOCKS = 16, 64
 
 
-class Normalization:
+class Normalization(Generic):
     """Overrides of backend/generic/norm.py."""
 
     def channel_sums(self, x: np.ndarray) -> np.ndarray:

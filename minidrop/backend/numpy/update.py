@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.backend.generic.update import Updates as Generic
 from minidrop.kept import Kept
 from minidrop.kernels import threads
 
 _MOST_BLOCKS = 16           # beyond them a dense sum is written first
 
 
-class Updates:
+class Updates(Generic):
     """Overrides of backend/generic/update.py."""
 
     def sgd_update(self, W: np.ndarray, history: np.ndarray, blocks: Any, lr: Any, momentum: Any, decay: Any,
