@@ -1,15 +1,17 @@
 """Function: one differentiable operation. What all of them have in common is in `apply`."""
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from minidrop.autograd import graph
 from minidrop.autograd.tensor import Tensor
 from minidrop.errors import KeptError
+from minidrop.kept import Kept, KeptByGroup
 
+Place: TypeAlias = tuple[Kept | KeptByGroup | None, int]      # a kept set, and the axis that it is on
 _ages = itertools.count(1)
 
 
@@ -34,7 +36,14 @@ class Function:
 
     kept_rule = "dense"
     inputs: Any         # the input Tensors, until backward has run
+    input_kept: tuple[Place, ...]
+    output_kept: Place | list[Place]
+    outputs_count: int
+    returns_tuple: bool
+    rank: int           # one more than the highest among the creators of the inputs
+    age: int
     _saved: tuple[str, ...] = ("input_kept", "output_kept")
+    _watched: Callable[..., Any] | None
 
     def __init_subclass__(cls, **more: Any):
         super().__init_subclass__(**more)
@@ -61,7 +70,7 @@ class Function:
 
     def apply(self, *inputs: Tensor | np.ndarray) -> Any:
         """Compute the output Tensor, or a tuple of them. Other inputs become Tensors on the same device."""
-        backend, wanted, kept, plain = None, False, None, False
+        backend, wanted, compact, plain = None, False, False, False
         for x in inputs:
             if not isinstance(x, Tensor):
                 plain = True
@@ -69,23 +78,25 @@ class Function:
             if backend is None:
                 backend = x.backend
             wanted = wanted or x.requires_grad
-            kept = kept or x.kept is not None
+            compact = compact or x.kept is not None
+        tensors: tuple[Tensor, ...] = inputs    # type: ignore[assignment]      # unless there are plain arrays
         if plain:
-            inputs = tuple([x if isinstance(x, Tensor) else _on(backend, Tensor(x)) for x in inputs])
-            backend = inputs[0].backend
+            tensors = tuple([x if isinstance(x, Tensor) else _on(backend, Tensor(x)) for x in inputs])
+            backend = tensors[0].backend
         if self.kept_rule == "native":
-            self.input_kept = tuple([(x.kept, x.kept_axis) for x in inputs])
+            self.input_kept = tuple([(x.kept, x.kept_axis) for x in tensors])
             self.output_kept = None, 1
         else:
-            self.output_kept = self._carried(inputs) if kept else (None, 1)
-        arrays = self.forward(backend, *[x.data for x in inputs])
+            self.output_kept = self._carried(tensors) if compact else (None, 1)
+        arrays = self.forward(backend, *[x.data for x in tensors])
         wanted = wanted and graph.is_recording()
         backend, places = self.output_backend(backend), self.output_kept
         self.returns_tuple = isinstance(arrays, tuple)
+        result: Tensor | tuple[Tensor, ...]
         if self.returns_tuple:
-            places = places if isinstance(places, list) else [places] * len(arrays)
+            each = places if isinstance(places, list) else [places] * len(arrays)
             outputs = result = tuple([Tensor(array, wanted, backend, kept, axis)
-                                      for array, (kept, axis) in zip(arrays, places, strict=True)])
+                                      for array, (kept, axis) in zip(arrays, each, strict=True)])
         else:
             kept, axis = places[0] if isinstance(places, list) else places
             result = Tensor(arrays, wanted, backend, kept, axis)
@@ -94,11 +105,11 @@ class Function:
             self.release()
             return result
         rank = 0
-        for x in inputs:
+        for x in tensors:
             if x.creator is not None and x.creator.rank > rank:
                 rank = x.creator.rank
         self.rank, self.age = rank + 1, next(_ages)     # among equal ranks the youngest runs backward first
-        self.inputs, self.outputs_count, self._watched = inputs, len(outputs), None
+        self.inputs, self.outputs_count, self._watched = tensors, len(outputs), None
         for i, output in enumerate(outputs):
             output.creator, output.output_index = self, i
         return result

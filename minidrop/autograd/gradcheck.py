@@ -35,11 +35,11 @@ def check_gradients(function: Any, *arrays: np.ndarray, wanted: Any = None, rtol
     are never differentiated. Returns True; raises AssertionError with the input, the worst entry and both
     values.
     """
-    arrays = [np.array(a, np.float64) if np.asarray(a).dtype.kind == "f" else np.asarray(a) for a in arrays]
-    wanted = [a.dtype.kind == "f" for a in arrays] if wanted is None else wanted
+    values = [np.array(a, np.float64) if np.asarray(a).dtype.kind == "f" else np.asarray(a) for a in arrays]
+    wanted = [a.dtype.kind == "f" for a in values] if wanted is None else wanted
 
     def run():
-        tensors = [Tensor(a, requires_grad=w) for a, w in zip(arrays, wanted, strict=True)]
+        tensors = [Tensor(a, requires_grad=w) for a, w in zip(values, wanted, strict=True)]
         outputs = function(*tensors)
         return tensors, outputs if isinstance(outputs, tuple) else (outputs,)
 
@@ -50,8 +50,8 @@ def check_gradients(function: Any, *arrays: np.ndarray, wanted: Any = None, rtol
     for i, (tensor, want) in enumerate(zip(tensors, wanted, strict=True)):
         if not want:
             continue
-        expected = numerical_gradient(lambda: [np.array(y.data) for y in run()[1]], arrays[i], gy)
+        expected = numerical_gradient(lambda: [np.array(y.data) for y in run()[1]], values[i], gy)
         got = tensor.grad if tensor.grad is not None else np.zeros_like(expected)
         np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol,
-                                   err_msg=f"gradient of input {i}, shape {arrays[i].shape}")
+                                   err_msg=f"gradient of input {i}, shape {values[i].shape}")
     return True

@@ -65,7 +65,8 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
     """
     left = _readers(seeds) if watch is not None else {}
     waiting = {}         # Function -> gradients of its outputs
-    order = []           # heap of (-rank, -age, Function): the order of sums must not depend on addresses
+    # A heap of (-rank, -age, Function): the order of sums must not depend on addresses.
+    order: list[tuple[int, int, Function]] = []
 
     def deliver(tensor, gradient, others):
         """Add a gradient to those of a tensor; others: arrays with which a `grad` may not share memory."""
@@ -123,8 +124,9 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
         if watch is not None:       # what it raises is no fault of the function
             have_read([tensor for tensor in inputs if id(tensor) in left])
             watch.has_run()
-    for leaf, _ in list(left.values()):         # read by functions that no gradient has reached
-        watch.complete(leaf)
+    if watch is not None:
+        for leaf, _ in list(left.values()):         # read by functions that no gradient has reached
+            watch.complete(leaf)
 
 
 def _check_shape(function, tensor, gradient):

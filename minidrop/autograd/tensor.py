@@ -15,6 +15,7 @@ from minidrop.errors import GraphError, ShapeError, TensorError
 from minidrop.kept import KeptByGroup, are_disjoint
 
 if TYPE_CHECKING:
+    from minidrop.autograd.function import Function
     from minidrop.autograd.operators import Operators
     from minidrop.backend.generic.base import Backend
     from minidrop.kept import Kept
@@ -40,8 +41,8 @@ class Tensor(Operators):
     # NumPy then leaves array + tensor to Tensor; its own result would have no gradient.
     __array_ufunc__ = None
 
-    def __init__(self, data: Any, requires_grad: bool = False, backend: Any = None, kept: Kept | None = None,
-                 kept_axis: int = 1, name: Any = None):
+    def __init__(self, data: Any, requires_grad: bool = False, backend: Any = None,
+                 kept: Kept | KeptByGroup | None = None, kept_axis: int = 1, name: Any = None):
         if not hasattr(data, "dtype"):
             data = np.asarray(data)
             data = data.astype(np.float32) if data.dtype == np.float64 else data
@@ -52,8 +53,8 @@ class Tensor(Operators):
         self.kept = kept
         self.kept_axis = kept_axis
         self.requires_grad = requires_grad
-        self.grad = None
-        self.creator = None
+        self.grad: np.ndarray | None = None
+        self.creator: Function | None = None
         self.output_index = 0
         self.name = name
         if kept is not None and data.shape[kept_axis] != kept.count:
@@ -256,8 +257,8 @@ class Parameter(Tensor):
 
     def __init__(self, data: np.ndarray, backend: Backend | None = None, name: str | None = None,
                  lr_mult: float = 1.0, decay_mult: float = 1.0):
-        self.blocks = []
-        self._dense = None
+        self.blocks: list[Block] = []
+        self._dense: np.ndarray | None = None
         super().__init__(data, lr_mult != 0, backend, name=name)
         self.lr_mult = lr_mult
         self.decay_mult = decay_mult

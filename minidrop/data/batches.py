@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -13,6 +13,16 @@ from minidrop.errors import DataError
 if TYPE_CHECKING:
     from minidrop.data.records import Records
     from minidrop.patterns.part import Part
+
+
+class BatchSource(Protocol):
+    """What a DataLayer reads: batch n, a pure function of n, and where its records come from."""
+
+    def batch(self, n: int) -> dict[str, np.ndarray]:
+        """Return the arrays of batch n by name."""
+
+    def where(self, n: int, place: int) -> str:
+        """Describe the record at `place` of batch n, for messages; "" where there is nothing to say."""
 
 
 class Batches:
@@ -51,7 +61,8 @@ class Batches:
         if records.windowed:
             fitting = max(1, window_bytes // max(1, records.record_bytes * self.batch_size))
             self.window_batches = min(fitting, self.batches_per_pass)
-        self._window = self._window_of = None
+        self._window: dict[str, np.ndarray] = {}
+        self._window_of: tuple[int, Part | None] | None = None
         self._lock = threading.Lock()
 
     def one_pass(self) -> Batches:
@@ -78,7 +89,7 @@ class Batches:
                 return self.records.read(np.concatenate(runs) if len(runs) > 1 else runs[0])
             if (number, part) != self._window_of:
                 # Drop the old window first, so that there are never two.
-                self._window = self._window_of = None
+                self._window, self._window_of = {}, None
                 self._window = self._fill(number) if part is None else self._fill_parts(number, offset, size)
                 self._window_of = number, part
             own = slice(place * size, (place + 1) * size)

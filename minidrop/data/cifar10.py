@@ -37,9 +37,9 @@ def read_cifar10_tar(path: Path) -> Parts:
         with tarfile.open(path, "r|gz") as archive:
             for member in archive:
                 name = wanted.get(member.name.removeprefix("./"))
-                if name and member.isreg():
+                if name and member.isreg() and (file := archive.extractfile(member)):
                     _check_size(member.size, f"{path}: {name}")
-                    found[name] = archive.extractfile(member).read(_FILE_BYTES)
+                    found[name] = file.read(_FILE_BYTES)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise DataError(f"{path}: expected a whole .tar.gz archive, got a damaged one "
                         f"({getattr(error, 'strerror', None) or error}); fetch it again") from error

@@ -134,8 +134,7 @@ class LevelDB(Database):
         return self._count
 
     def walk(self, start: bytes = b"", values: bool = True) -> Iterator[Any]:
-        self._open()
-        with self._explained((self._plyvel.Error, OSError)), self._opened.iterator(
+        with self._explained((self._plyvel.Error, OSError)), self._open().iterator(
                 start=start or None, include_value=values, verify_checksums=True) as records:
             for found in records:
                 yield found
@@ -151,9 +150,9 @@ class LevelDB(Database):
         self._opened = None
 
     def _open(self):
-        """Open the database, in a forked process again: it has not inherited the library's threads."""
+        """Return the database, opened; in a forked process again, which has none of the library's threads."""
         if self._opened is not None and self._process == os.getpid():
-            return
+            return self._opened
         if self._opened is not None:
             _inherited.append(self._opened)     # to close it would wait for a thread that is not there
         self._view, self._process = _View(self.path), os.getpid()
@@ -161,6 +160,7 @@ class LevelDB(Database):
         with self._explained((self._plyvel.Error, OSError)):
             self._opened = self._plyvel.DB(str(self._view.folder), create_if_missing=False,
                                            paranoid_checks=True)
+        return self._opened
 
 
 _inherited: list[Any] = []

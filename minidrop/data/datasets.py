@@ -245,7 +245,8 @@ def random_split(dataset: Any, lengths: Sequence[float], seed: int = 0) -> list[
         ends = [round(bound * count) for bound in bounds.tolist()] if fits else []
     else:
         fits = bool(lengths) and min(lengths) >= 0 and sum(lengths) == count
-        wanted, ends = f"lengths that add up to {count}, the number of records", np.cumsum([0, *lengths])
+        wanted = f"lengths that add up to {count}, the number of records"
+        ends = np.cumsum([0, *lengths]).tolist()
     if not fits:
         raise DataError(f"random_split: expected {wanted}, got {lengths!r:.80}, which add up to "
                         f"{sum(lengths)}")

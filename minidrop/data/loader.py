@@ -76,7 +76,8 @@ class DataLoader:
     def __len__(self) -> int:
         """The number of batches of an epoch. Raises TypeError if the dataset does not know its length."""
         if self.records is None:
-            raise TypeError(f"{self.dataset.name} has no length; give it one if it is known")
+            name = self.dataset.name if isinstance(self.dataset, IterableDataset) else "the dataset"
+            raise TypeError(f"{name} has no length; give it one if it is known")
         return self.records // self.batch_size if self.drop_last else -(-self.records // self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:

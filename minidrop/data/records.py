@@ -98,7 +98,7 @@ class ArrayRecords(Records):
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return the records of these indices: views of the arrays if the indices are consecutive."""
-        rows = indices
+        rows: np.ndarray | slice = indices
         if len(indices) and (np.diff(indices) == 1).all():
             rows = slice(int(indices[0]), int(indices[-1]) + 1)
         return {name: array[rows] for name, array in self.arrays.items()}

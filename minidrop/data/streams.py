@@ -155,7 +155,7 @@ class Sentences:
                             "part of the text; name another source or correct begin and end")
         self.lines, self.starts, self.lengths = lines, starts[lines], (ends - starts)[lines]
         self.batches_per_pass = -(-len(lines) // self.streams)
-        self._orders = {}
+        self._orders: dict[int, np.ndarray | None] = {}
 
     def __len__(self):
         return len(self.lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import sys
 import sysconfig
 import threading
@@ -53,7 +54,7 @@ class _Raw:
     numbers: np.ndarray
 
 
-_cache = weakref.WeakValueDictionary()      # whatever is still in use is not read again
+_cache: weakref.WeakValueDictionary = weakref.WeakValueDictionary()     # what is in use is not read again
 _lock = threading.Lock()
 
 
@@ -166,7 +167,8 @@ def whole_lines(source: Path | str) -> Iterator[str]:
             content = path.read_bytes().decode("utf-8", "replace")
             yield content if content.endswith("\n") else content + "\n"
         return
-    lines, rest, start = 0, [], True
+    lines, start = 0, True
+    rest: list[bytes] = []
     for piece in unpacked(source):
         end = piece.rfind(b"\n") + 1
         if end:
@@ -191,6 +193,7 @@ def unpacked(path: Path | str) -> Iterator:
         with open(path, "rb") as file:
             magic = file.read(len(XZ_MAGIC))
             file.seek(0)
+            stream: io.BufferedIOBase
             if magic.startswith(GZIP_MAGIC):
                 stream = gzip.GzipFile(fileobj=file)
             else:

@@ -68,7 +68,7 @@ class Transform:
         self._check_mean([x] if alike else x)
         if not self.crop and not self.mirror:
             return self._plain(x)
-        height, width = x.shape[2:] if alike and not self.crop else (self.crop, self.crop)
+        height, width = x.shape[2:] if isinstance(x, np.ndarray) and not self.crop else (self.crop, self.crop)
         out = np.empty((len(x), self.record[0], height, width), self.dtype)
         drawn = list(zip(out, *self._drawn(position, len(x)), strict=True))
         step = max(1, _PIECE // max(1, math.prod(self.record))) if alike else 1

@@ -53,7 +53,8 @@ class Vocabulary:
         if fault := _fault(self.tokens, level):
             raise DataError(f"vocabulary: token {fault[0]}: {fault[1]}")
         self._index = {token: index for index, token in enumerate(self.tokens)}
-        self.unk, self.eos = self._index[UNK], self._index[EOS] if level == "WORD" else None
+        self.unk: int | None = self._index[UNK]
+        self.eos: int | None = self._index[EOS] if level == "WORD" else None
 
     @classmethod
     def build(cls, tokens: str, size: int = 0, level: str = "WORD") -> Any:

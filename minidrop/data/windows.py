@@ -213,7 +213,8 @@ class WindowBatches:
                 raise ConfigError(f"window_data_param: {count} windows of a batch are {kind}, but "
                                   f"{windows.path} has none; change fg_fraction or {kind[0]}g_threshold")
         self.mean = self._cropped(mean)
-        self._room, self._kept = raised(CACHE_BYTES) if cache else 0, {}
+        self._room = raised(CACHE_BYTES) if cache else 0
+        self._kept: dict[str, bytes] = {}
 
     def batch(self, n: int) -> dict[str, np.ndarray]:
         """Return batch n: "data" (batch_size, 3, crop, crop) and "label" (batch_size,)."""

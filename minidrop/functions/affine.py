@@ -51,7 +51,7 @@ class Affine(Function):
         gx = gfactor = gbias = None
         if wanted[0]:
             gx = backend.transform_channels(g, None, self.factor).reshape(gy.shape)
-        if self.scales and wanted[1]:
+        if self.x is not None and wanted[1]:
             gfactor = along.gradient(backend, backend.channel_products(g, self.x.reshape(along.view)))
         if len(wanted) > 1 + self.scales and wanted[-1]:
             gbias = along.gradient(backend, backend.channel_sums(g))

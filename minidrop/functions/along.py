@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from minidrop.autograd import Block, Tensor
 from minidrop.errors import KeptError, ShapeError
 from minidrop.functions.dropout import expand
 from minidrop.functions.groups import by_groups
-from minidrop.kept import KeptByGroup
+from minidrop.kept import Kept, KeptByGroup
 
 if TYPE_CHECKING:
     from minidrop.autograd import Function
@@ -31,16 +31,17 @@ class Along:
 
     __slots__ = ("kept", "at", "shape", "view")
 
-    def __init__(self, x_shape: tuple[int, ...], axis: int, shape: tuple[int, ...], kept: Any = None,
-                 kept_axis: int = 1):
+    def __init__(self, x_shape: tuple[int, ...], axis: int, shape: tuple[int, ...],
+                 kept: Kept | KeptByGroup | None = None, kept_axis: int = 1):
         end, kept_axis = axis + len(shape), kept_axis % max(1, len(x_shape))
-        covers_kept = kept is not None and axis <= kept_axis < end
-        self.kept, self.at = (kept, kept_axis - axis) if covers_kept else (None, 0)
-        if isinstance(self.kept, KeptByGroup):
-            raise KeptError(f"parameters along axes {axis} to {end - 1} need one kept set for all samples, "
-                            f"got {kept}; call functions.expand on it first")
         lengths = list(x_shape[axis:end])
-        if covers_kept:
+        self.kept: Kept | None = None
+        self.at = 0
+        if kept is not None and axis <= kept_axis < end:
+            if isinstance(kept, KeptByGroup):
+                raise KeptError(f"parameters along axes {axis} to {end - 1} need one kept set for all "
+                                f"samples, got {kept}; call functions.expand on it first")
+            self.kept, self.at = kept, kept_axis - axis
             lengths[self.at] = kept.total
         if tuple(lengths) != tuple(shape):
             raise ShapeError(f"parameters of shape {tuple(shape)} from axis {axis} on do not fit x, which "

@@ -11,6 +11,7 @@ from minidrop.autograd import Function
 from minidrop.errors import ShapeError
 
 if TYPE_CHECKING:
+    from minidrop.autograd.function import Place
     from minidrop.autograd.tensor import Tensor
     from minidrop.backend.generic.base import Backend
 
@@ -24,13 +25,14 @@ class WeightedSum(Function):
 
     __slots__ = ("coeff", "places")
     kept_rule = "native"
+    places: tuple[Place, ...]
 
     def __init__(self, coeff: tuple[float, ...]):
         self.coeff = coeff
 
     def forward(self, backend: Backend, *xs: np.ndarray) -> np.ndarray:
         if all(place == self.input_kept[0] for place in self.input_kept):
-            self.output_kept, self.places = self.input_kept[0], [(None, 1)] * len(xs)
+            self.output_kept, self.places = self.input_kept[0], ((None, 1),) * len(xs)
         else:
             self.places = self.input_kept
         _check_shapes("sum", [_logical(x, *place) for x, place in zip(xs, self.places, strict=True)])
@@ -52,7 +54,8 @@ class WeightedSum(Function):
                 backend.add_kept(total, term, kept, axis)
         return total
 
-    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple[np.ndarray, ...]:
+    def backward(self, backend: Backend, gy: np.ndarray,
+                 wanted: Sequence[bool]) -> tuple[np.ndarray | None, ...]:
         parts = [backend.compact(gy, kept, axis) if want else None
                  for (kept, axis), want in zip(self.places, wanted, strict=True)]
         return tuple(g if g is None or c == 1 else g * g.dtype.type(c)
@@ -90,7 +93,7 @@ class Maximum(Function):
             y = xp.maximum(x, y)
         return y
 
-    def backward(self, backend: Backend, gy: np.ndarray, wanted: Any) -> tuple[np.ndarray, ...]:
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Any) -> tuple[np.ndarray | None, ...]:
         return tuple(gy * (self.winner == i) if want else None for i, want in enumerate(wanted))
 
 

@@ -60,8 +60,10 @@ class Attention(Function):
         self.biases = self._key_biases(backend, key_mask, q.dtype)
         self.output_kept = kept, 2
         y = self._array(backend, (*q.shape[:2], v.shape[2]), q.dtype)
-        self.arrays, self.hidden = (q, k, v, y), {}
-        self.rows, self.tiles = [], {}
+        self.arrays = q, k, v, y
+        self.hidden: dict[tuple, np.ndarray] = {}
+        self.tiles: dict[tuple, tuple] = {}
+        self.rows: list[list[np.ndarray]] = []
         self.stores = len(k) <= self.block_keys and graph.is_recording()
         for number, stack in enumerate(self.stacks):
             # Of each query the largest score, and 1 / (the sum of the numerators).
@@ -80,7 +82,7 @@ class Attention(Function):
         return [None if x is None else stack.view(x, columns)
                 for x, columns in ((q, stack.reads), (k, stack.reads), (v, stack.values), (y, stack.values))]
 
-    def _tile_size(self, q, k):
+    def _tile_size(self, q: np.ndarray, k: np.ndarray) -> tuple[int, int]:
         """Return the columns and the bytes of a number of what `in_chunks` splits."""
         return min(_QUERIES, len(q)) * min(self.block_keys, len(k)), q.dtype.itemsize
 

@@ -44,7 +44,7 @@ class GridProduct:
             sides = (operand, self.output_grid), (self.x, self.input_grid)
             (a, a_grid), (n, n_grid) = sides[::-1] if self.transpose else sides
             gW = Block(backend.block_product(a, n, True, False, a_grid, n_grid, 1.0))
-        self.x = self.W = None
+        del self.x, self.W
         return gx, gW
 
 

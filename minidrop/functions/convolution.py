@@ -208,8 +208,7 @@ class Depthwise(_Sliding):
         if wanted[0]:
             backend.convolve_each_image_gradient(self.work, gy, self.window, gx)
         if wanted[1]:
-            gW = backend.convolve_each_weight_gradient(self.x, gy, self.window)
-            gW = Block(gW, self.out_kept)
+            gW = Block(backend.convolve_each_weight_gradient(self.x, gy, self.window), self.out_kept)
         return self._outgoing(backend, gx, gW, gy, wanted)
 
 
@@ -250,7 +249,8 @@ def _sliding(kind: type[_Sliding], x: Tensor, W: Tensor, b: Tensor | None, windo
     grouped = out_kept if isinstance(out_kept, KeptByGroup) else None
     if in_kept is not None and (axis != 1 or grouped is not None and len(grouped.sets) != len(in_kept.sets)):
         x, in_kept = expand(x), None
-    if in_kept is None and grouped is None:
+    shared = in_kept if grouped is None else grouped
+    if shared is None:
         return kind(window, groups, axis, out_kept, activation, scale).apply(x, *rest)
 
     def work(own, part):
@@ -258,8 +258,8 @@ def _sliding(kind: type[_Sliding], x: Tensor, W: Tensor, b: Tensor | None, windo
         return kind(window, groups, axis, kept, activation, scale).apply(part, *rest)
 
     if grouped is None and kind is Depthwise:
-        return by_groups(work, (x,), in_kept, axis - 1, in_kept.spread(len(W.data) // groups))
-    return by_groups(work, (x,), in_kept if grouped is None else grouped, axis - 1, grouped)
+        return by_groups(work, (x,), shared, axis - 1, shared.spread(len(W.data) // groups))
+    return by_groups(work, (x,), shared, axis - 1, grouped)
 
 
 def convolution(x: Tensor, W: Tensor, b: Tensor | None = None, window: Window | None = None, groups: int = 1,
@@ -308,7 +308,8 @@ class Im2col(Function):
         if kept is not None and axis % x.ndim != 1:
             raise KeptError(f"im2col would mix the entries of {kept} on axis {axis}; call functions.expand "
                             f"on it first")
-        self.shape, self.output_kept = x.shape, (_spread(kept, self.window), 1)
+        self.shape = x.shape
+        self.output_kept = None if kept is None else kept.spread(self.window.entries), 1
         places = self.window.fitting(x.shape[2:])
         columns = backend.columns(x, self.window).reshape(x.shape[1] * self.window.entries, len(x), *places)
         return backend.xp.ascontiguousarray(backend.xp.moveaxis(columns, 1, 0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,7 +69,7 @@ class Decoder(LSTM):
         whole, own, memory = (None, 1), (self.drop.units, 2), (self.memory_kept, 2)
         last = h.copy(), c.copy()
         kept_last = [(self.drop.units, 1)] * 2
-        if self.feeds:
+        if fed is not None:
             self.output_kept = [whole, whole, whole, *kept_last]
             return self.made, self.weights, fed.copy(), *last
         self.output_kept = [memory, own, whole, *kept_last]
@@ -178,8 +178,8 @@ def _product(backend, a, b):
                         b.reshape(b.shape[0] * b.shape[1], b.shape[2]), trans_a=True)
 
 
-def decode(x: Tensor, memory: Tensor, keys: Tensor, mask: Tensor, weights: dict[str, Tensor],
-           states: dict[str, Tensor], score: str = "GENERAL", feeds: bool = True,
+def decode(x: Tensor, memory: Tensor, keys: Tensor, mask: Tensor, weights: Mapping[str, Tensor],
+           states: Mapping[str, Tensor], score: str = "GENERAL", feeds: bool = True,
            drop: HiddenDrop = NOTHING) -> dict[str, Tensor]:
     """Return {"y" or "context" and "state", "weights", "fed" (if it feeds), "h", "c"} of a decoder.
 

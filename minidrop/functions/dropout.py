@@ -118,7 +118,7 @@ class Take(Function):
 
     __slots__ = ("kept", "axis")
 
-    def __init__(self, kept: Kept, axis: int):
+    def __init__(self, kept: Kept | KeptByGroup, axis: int):
         self.kept, self.axis = kept, axis
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
@@ -197,7 +197,7 @@ def gaussian_dropout(x: Tensor, rate: float, key: Any, part: Part | None = None)
     return x if rate == 0 else GaussianDropout(rate, key, part).apply(x)
 
 
-def take(x: Tensor, kept: Kept, axis: int = 1) -> Tensor:
+def take(x: Tensor, kept: Kept | KeptByGroup, axis: int = 1) -> Tensor:
     """Return x with only the kept entries of `axis`, carrying `kept`: x times the 0/1 mask, compactly."""
     return Take(kept, checked_axis(axis, x.ndim)).apply(expand(x))
 

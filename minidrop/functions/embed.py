@@ -39,7 +39,7 @@ class Embed(Function):
             raise ShapeError(f"embed: {out_kept} does not fit W of shape {W.shape}, which has {W.shape[1]} "
                              f"columns")
         if out_kept is not None and out_kept.is_all:
-            out_kept = None
+            out_kept = self.out_kept = None
         flat = ids.reshape(-1)
         whole, wrong = whole_numbers(flat, W.shape[0])
         self.ids = refuse(backend, whole, flat, wrong, "index", W.shape[0],
@@ -53,7 +53,7 @@ class Embed(Function):
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple:
         gy = gy.reshape(self.ids.size, gy.shape[-1])
-        out_kept = self.output_kept[0]
+        out_kept = self.out_kept
         gW = gb = None
         if wanted[1]:
             gW = Block(*backend.table_gradient(gy, self.ids, self.rows), out_kept)

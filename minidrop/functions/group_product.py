@@ -49,7 +49,8 @@ class GroupProduct:
 
     def forward(self, backend: Backend, x: np.ndarray, W: np.ndarray, b: np.ndarray | None) -> np.ndarray:
         """Return x W^T + b, (rows, width of y)."""
-        y, self.saved = self._empty(backend, 1, x.dtype), []
+        y = self._empty(backend, 1, x.dtype)
+        self.saved: list[tuple] = []
 
         def products() -> Iterator:     # lazily: a device that multiplies one at a time gathers one at a time
             for piece, sides in zip(self.pieces, self.sides, strict=True):
@@ -71,7 +72,7 @@ class GroupProduct:
 
         def products() -> Iterator:
             for i, piece in enumerate(self.pieces):
-                (part, weight), self.saved[i] = self.saved[i], None
+                (part, weight), self.saved[i] = self.saved[i], ()
                 gy_part = backend.operand(self._read(backend, gy, piece, 1))
                 if wanted[0]:
                     yield gy_part, weight, False, self.transpose, self._run(gx, piece, 0)

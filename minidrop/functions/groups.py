@@ -29,7 +29,7 @@ class SplitGroups(Function):
     def forward(self, backend: Backend, x: np.ndarray) -> tuple[np.ndarray, ...]:
         kept, kept_axis = self.input_kept[0]
         grouped = isinstance(kept, KeptByGroup)
-        sets = kept.sets if grouped else [kept] * self.groups
+        sets = kept.sets if isinstance(kept, KeptByGroup) else [kept] * self.groups
         self.shape, self.dtype = x.shape, x.dtype
         own_of = inhabited(x.shape[self.axis], sets)
         self.places = [_place(x.ndim, self.axis, bound, kept_axis, own.count if grouped else None)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from minidrop.backend.device_sets import MovingKept, RepeatedKept
 from minidrop.kept import Kept, KeptByGroup
 
 if TYPE_CHECKING:
@@ -92,10 +93,10 @@ def splits_evenly(kept: Kept | KeptByGroup, heads: int) -> bool:
         return True
     if not isinstance(kept, Kept):
         return False
-    if getattr(kept, "times", 0) % heads == 0 < getattr(kept, "times", 0):      # a set repeated for each head
+    if isinstance(kept, RepeatedKept) and kept.times % heads == 0:      # a set repeated for each head
         return True
     # One of every `step`, whole steps to a head: each has one a step, wherever the set begins.
-    return (getattr(kept, "width", 0) == 1 and kept.total // heads % kept.step == 0
+    return (isinstance(kept, MovingKept) and kept.width == 1 and kept.total // heads % kept.step == 0
             and kept.count * kept.step == kept.total)
 
 

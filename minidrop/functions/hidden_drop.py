@@ -64,7 +64,7 @@ class HiddenDrop:
         """
         found: dict[Kept | None, list[tuple[int, int]]] = {}
         for t in range(len(self.steps or ())):
-            parts: list[Any] = self.parts(t, streams)
+            parts: Sequence[tuple[int, int, Kept | None]] = self.parts(t, streams)
             for first, last, kept in parts or [(0, streams, None)]:
                 rows = found.setdefault(None if kept is None or kept.is_all else kept, [])
                 if rows and rows[-1][1] == t * streams + first:

@@ -69,7 +69,8 @@ class Linear(Function):
         self.output_kept = (self.product.out_kept, len(self.lead))
         return y.reshape(*self.lead, y.shape[-1])
 
-    def choose_product(self, backend: Backend, W: np.ndarray, samples: Any, in_kept: Kept | None) -> Any:
+    def choose_product(self, backend: Backend, W: np.ndarray, samples: Any,
+                       in_kept: Kept | KeptByGroup | None) -> Any:
         """Return what multiplies x (samples, inputs) by W: a Kept-, Group-, Piece- or GridProduct."""
         inputs, outputs = W.shape if self.transpose else W.shape[::-1]
         tiles = self.outputs.tiles(outputs, inputs)
@@ -77,9 +78,10 @@ class Linear(Function):
         groups = self.outputs.groups(samples, steps), self.inputs.groups(samples, steps)
         # If units of y are left out too, the dropped blocks of x are read after all: they hold zeros.
         if tiles is None and (groups == (None, None) or self.outputs.kept is not None):
-            if any(isinstance(kept, KeptByGroup) for kept in (self.outputs.kept, in_kept)):
-                return GroupProduct(self.outputs.kept, in_kept, W.shape, self.transpose, self.lead)
-            return KeptProduct(self.outputs.kept, in_kept, W.shape, self.transpose)
+            out_kept = self.outputs.kept
+            if isinstance(out_kept, KeptByGroup) or isinstance(in_kept, KeptByGroup):
+                return GroupProduct(out_kept, in_kept, W.shape, self.transpose, self.lead)
+            return KeptProduct(out_kept, in_kept, W.shape, self.transpose)
         if in_kept is not None:
             raise ShapeError(f"linear: with dropped weights or blocks x must have all of its units, but it "
                              f"carries {in_kept}; call functions.expand on it first")
@@ -137,7 +139,8 @@ class KeptProduct:
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> Any:
         """Return the gradients of x and of W, a Block; None for one that is not wanted."""
         gx = gW = None
-        W, self.W = self.W, None
+        W = self.W
+        del self.W
         operand = backend.operand(gy)
         if wanted[0]:
             gx = backend.gemm(operand, W, trans_b=self.transpose)

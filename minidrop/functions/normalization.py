@@ -157,7 +157,7 @@ class MVN(Function):
         g = gy.reshape(self.y.shape)
         if self.scaled:
             return backend.standardize_gradient(g, self.y, self.factor, self.weight).reshape(gy.shape)
-        mean = backend.channel_sums(g) / g.dtype.type(max(1, g.shape[2]))
+        mean = backend.channel_sums(g) / g.dtype.type(max(1, self.y.shape[2]))
         return backend.transform_channels(g, mean).reshape(gy.shape)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from minidrop.functions.dropout import expand
 Number = int | float | bool | np.number | np.bool_
 NUMBERS = (int, float, np.number, np.bool_)         # a Python bool is an int
 Axes = int | Sequence[int] | None
+Along = TypeVar("Along", int | None, Axes)
 TRUTHS = (bool, np.bool_)
 
 
@@ -157,7 +158,7 @@ def chosen_axis(what: str, axis: Any, dim: Any, default: Any = None) -> Any:
     return dim
 
 
-def chosen_axes(what: str, axis: Axes, keepdims: bool, dim: Axes, keepdim: bool) -> tuple[Axes, bool]:
+def chosen_axes(what: str, axis: Along, keepdims: bool, dim: Along, keepdim: bool) -> tuple[Along, bool]:
     """Return (axis, keepdims), of which each may have been given under PyTorch's name."""
     if dim is not AXIS:
         axis = chosen_axis(what, axis, dim)

@@ -48,7 +48,7 @@ class PieceProduct:
         self.x_shape = x.shape
         y = backend.zeros((x.shape[0], outputs), x.dtype)
         groups = _together(self.pieces)
-        self.saved = []
+        self.saved: list[tuple] = []    # (part of x, of W, their Kept, ranges of rows) of each product
 
         def products():     # lazily: a device that multiplies one at a time also gathers one at a time
             for (outs, ins), ranges in groups.items():

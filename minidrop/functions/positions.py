@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.autograd import Block, Function
-from minidrop.errors import ShapeError
+from minidrop.errors import KeptError, ShapeError
 from minidrop.functions.along import carried
 from minidrop.functions.groups import by_groups
 from minidrop.functions.operands import real_operand
@@ -40,9 +40,12 @@ class AddPositions(Function):
             raise ShapeError(f"add_positions: {steps} steps of {units} units need P with as many units and "
                              f"at least as many rows, got {P.shape}")
         self.output_kept = kept, axis
-        self.cols = kept if axis == 2 else None
+        if isinstance(kept, KeptByGroup) and axis != 1:
+            raise KeptError(f"add_positions needs one kept set for all samples, got {kept}; call "
+                            f"functions.expand on it first")
+        self.cols = kept if isinstance(kept, Kept) and axis == 2 else None
         self.rows = None if steps == P.shape[0] else Kept(0, P.shape[0], steps, P.shape[0])
-        if kept is not None and axis == 0:
+        if isinstance(kept, Kept) and axis == 0:
             self.rows = kept if steps == P.shape[0] else Kept.of(kept.indices, P.shape[0])
         own = backend.take(backend.take(P, self.rows, 0), self.cols, 1)
         y = backend.empty(x.shape, x.dtype)

@@ -64,7 +64,7 @@ class Recurrent(Function):
         self.Wh = backend.submatrix(Wh, self.rows, drop.units)
         self.Wh_rows = backend.transposed(self.Wh) if drop.steps is not None else None
         self.operand, self.uses = None, 0       # Wh as one direction reads it, and how often it still will
-        self.part = None, []        # what a step read, and the rows of Wh_rows that it read
+        self.part: tuple[Any, list] = None, []      # what a step read, and the rows of Wh_rows that it read
         self.before = backend.empty((steps, streams, width), x.dtype)        # h as the gates read it
         self.output_kept = [(drop.units, 2), *[(drop.units, 1)] * len(states)]
 

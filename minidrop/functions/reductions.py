@@ -36,13 +36,15 @@ class _Reduction(Function):
     """Base class: y has length 1 along `axes` of x, or lacks them unless `keepdims`."""
 
     __slots__ = ("axes", "keepdims", "shape", "dtype")
+    shape: tuple[int, ...]      # of x
+    dtype: np.dtype
 
     def __init__(self, axes: tuple[int, ...], keepdims: bool):
         self.axes, self.keepdims = axes, bool(keepdims)
 
     def kept_axes(self, y: np.ndarray) -> np.ndarray:
         """Return an array like y with the axes of x."""
-        return y.reshape([1 if i in self.axes else n for i, n in enumerate(self.shape)])
+        return y.reshape(tuple(1 if i in self.axes else n for i, n in enumerate(self.shape)))
 
     def repeated(self, backend: Backend, g: np.ndarray) -> np.ndarray:
         """Return an array like y, repeated to the shape of x."""

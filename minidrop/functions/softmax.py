@@ -96,6 +96,7 @@ class SoftmaxCrossEntropy(Function):
         rows = math.prod(moved.shape[:-1]), moved.shape[-1]
         self.label, self.valid = checked_labels(backend, label, rows, x.dtype, self.ignore_label)
         self.weight = weight = self._weights(backend, rows[1], x.dtype)
+        self.normaliser: np.ndarray | np.floating
         if weight is not None and self.normalization == "VALID":
             self.normaliser = weight_of_labels(weight, self.label, self.valid)
             self.normaliser = xp.where(self.normaliser > 0, self.normaliser, x.dtype.type(1))
