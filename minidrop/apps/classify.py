@@ -78,7 +78,8 @@ def classify(net: Net, images: Iterable[np.ndarray], prepare: Preprocessing,
                          f"the net's input, and at most {MOST_SIDE}, got {','.join(map(str, dims))}")
     output = net.outputs[0]
     batch = max(CROPS, net.graph.shapes[next(ref for ref in net.graph.writer if ref.name == name)][0])
-    found, waiting = [], []
+    found: list[np.ndarray] = []
+    waiting: list[np.ndarray] = []
 
     def run():
         with no_grad():

@@ -73,7 +73,8 @@ class Comparison:
             finally:
                 solver.close()
         self.facts = {"kinds": self.kinds, "block": block, "solvers": facts}
-        self.done, self._saved = 0, {}
+        self.done = 0
+        self._saved: tuple[list[str], int] = [], 0      # solvers under way, and their iteration
         if self.folder is not None:
             self._read()
 
@@ -182,8 +183,8 @@ class Comparison:
             content = read_regular(path, _MOST_BYTES)
             state = json.loads(content)
             other = state["facts"] != self.facts
-            self.done, self._saved = int(state["done"]), {"names": list(state["under_way"]),
-                                                          "iteration": int(state["iteration"])}
+            self.done = int(state["done"])
+            self._saved = list(state["under_way"]), int(state["iteration"])
             for method, own in zip(self.methods, state["methods"], strict=not other):
                 method.block_seconds = [float(value) for value in own["block_seconds"]]
                 method.values = [{str(name): float(value) for name, value in one.items()}
@@ -197,12 +198,12 @@ class Comparison:
 
     def _resume(self, solvers):
         """Restore solvers that were under way; returns their iteration."""
-        saved, self._saved = self._saved, {}
-        if not saved.get("names"):
+        (names, iteration), self._saved = self._saved, ([], 0)
+        if not names:
             return 0
-        for solver, name in zip(solvers, saved["names"], strict=True):
+        for solver, name in zip(solvers, names, strict=True):
             solver.restore(self.folder / Path(name).name)
-        return saved["iteration"]
+        return iteration
 
     # -- what came out ---------------------------------------------------------------------------------------
     def result(self, metric: str | None = None) -> dict[str, Any]:

@@ -264,7 +264,7 @@ def _partial(config, state, name):
     context = Context(name, 0, "float32", get_backend("cpu"), config.path)
     graph = build_graph(filtered, context, Problems(filtered))
     for node in graph.nodes:
-        if node.layer is not None:
+        if hasattr(node, "layer"):
             node.layer.close()
     return graph
 

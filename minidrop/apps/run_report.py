@@ -119,8 +119,9 @@ def kept_share(site: DropSite, iterations: int, most: int = MOST_DRAWS) -> KeptS
         first = k * iterations // looked * each
         for i in range(each):
             patterns = site.sequence.groups_at(first + i)
-            shares += [len(pattern.kept(site.entries)) / site.entries if site.family.drops == "units"
-                       else 1 - pattern.rate for pattern in patterns]
+            shares += [len(pattern.kept(site.entries)) / site.entries
+                       if site.entries and site.family.drops == "units" else 1 - pattern.rate
+                       for pattern in patterns]
     return KeptShare(site.layer_name, fmean(shares), min(shares), max(shares), looked)
 
 

@@ -16,6 +16,7 @@ from minidrop.config import minidrop_pb2 as pb
 from minidrop.data import Encoded, TaggedSentences
 from minidrop.data.limits import how_to_raise, raised
 from minidrop.errors import ConfigError, DataError
+from minidrop.layers.crf import CRF
 from minidrop.net import Net
 
 LONGEST = 1024              # tokens of a sentence; each takes the net's memory for all its streams
@@ -48,10 +49,11 @@ class Tagger:
         self.net = Net(config, "TEST", device, dtype, 0, level, stages, precision=precision,
                        handed={text.name: self.vocabulary})
         self._most, self._streams = settings.most_characters, settings.batch_size
-        kinds, tags = self.net.layers[self._path[0]].kinds, len(self.vocabulary.tags)
-        if kinds != tags:
-            raise ConfigError(f"{config.where()}: layer {self._path[0]!r} tells {kinds} tags apart, but the "
-                              f"vocabulary has {tags}; set num_output: {tags} in the layer of its scores")
+        scores = self.net.layers[self._path[0]]
+        tags = len(self.net.data_layers[text.name].vocabulary.tags)
+        if isinstance(scores, CRF) and scores.kinds != tags:
+            raise ConfigError(f"{config.where()}: layer {scores.name!r} tells {scores.kinds} tags apart, but "
+                              f"the vocabulary has {tags}; set num_output: {tags} in the layer of its scores")
         load_all_weights(self.net, weights, {text.name: self.vocabulary.fingerprint}, skip_mismatched, ema)
 
     def tag(self, sentences: Iterable[list[str]], window: int = 0) -> Iterator[list[str]]:

@@ -6,7 +6,8 @@ from minidrop.config import NetConfig, filter_state, param_fields
 from minidrop.config import minidrop_pb2 as pb
 from minidrop.data import Vocabulary
 from minidrop.errors import ConfigError, DataError
-from minidrop.layers import DataLayer, layer_class
+from minidrop.layers import DataLayer
+from minidrop.layers.data_layer import data_layer_class
 from minidrop.net.deploy import apart_from_labels, class_of, described, feeds, input_layer
 
 # The first of these that the net has says which blob holds the scores, and on which axis.
@@ -62,7 +63,7 @@ def vocabulary_of(config: NetConfig, index: int) -> Vocabulary:
     """Return the vocabulary of the TextData layer `index`; raises DataError."""
     layer = config.message.layer[index]
     try:
-        return layer_class(layer.type).read_vocabulary(layer, config.path)
+        return data_layer_class(layer.type).read_vocabulary(layer, config.path)
     except DataError as error:
         where = config.where(index, *param_fields(layer.type)[:1])
         raise type(error)(f"{where}: layer {layer.name!r}: {error}") from error

@@ -53,7 +53,7 @@ def measure_steps(steps: Any, iterations: int = 100, warmup: int = 5, block: int
     for step in steps.values():
         for _ in range(warmup):
             step()
-    seconds = {name: [] for name in steps}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
     order = list(steps)
     left = iterations
     while left > 0:

@@ -16,7 +16,7 @@ from minidrop.apps.translation_nets import parts_of, reading_net, whole_net, wri
 from minidrop.autograd import no_grad
 from minidrop.config import NetConfig, load_net
 from minidrop.errors import ConfigError, DataError, NonFiniteError, nearest
-from minidrop.layers import layer_class
+from minidrop.layers.data_layer import data_layer_class
 from minidrop.net import Net
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Translator:
         layer = parts.config.message.layer[parts.text]
         settings = layer.parallel_text_data_param
         try:
-            self.vocabularies = layer_class(layer.type).read_vocabulary(layer, parts.config.path)
+            self.vocabularies = data_layer_class(layer.type).read_vocabulary(layer, parts.config.path)
         except DataError as error:
             raise DataError(f"{parts.config.where(parts.text)}: layer {layer.name!r}: {error}") from error
         self.beams, self.penalty, self.batch_size, self.replaces = beams, penalty, batch_size, replaces

@@ -181,7 +181,8 @@ def evaluate_monte_carlo(net: Net, iterations: int, passes: int = 30) -> Any:
         raise ConfigError(f"iterations must be at least 1, got {iterations}")
     result = Evaluation(iterations, passes)
     means = {ref.name: [mean_of(net, ref), mean_of(net, ref)] for ref in net.graph.outputs}
-    variances, weights = {}, 0.0
+    variances: dict[str, np.ndarray] = {}
+    weights = 0.0
     with no_grad(), net.restored():
         net.seek(0)
         _sample(net, 2, [], 0, {})      # warms up: compiling kernels and opening files is not timed below

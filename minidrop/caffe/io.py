@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minidrop.caffe.proto import caffe_pb2
+from minidrop.config import minidrop_pb2 as pb
 from minidrop.data.image_arrays import fit_mean, load_image, oversample, resize_image, to_input
 from minidrop.errors import ConfigError, DataError, ShapeError
 
@@ -20,7 +20,7 @@ __all__ = ["Transformer", "array_to_blobproto", "array_to_datum", "arraylist_to_
 def array_to_blobproto(array: np.ndarray, diff: np.ndarray | None = None) -> Any:
     """Return the BlobProto of an array, and of its gradient. Raises ShapeError where their shapes differ."""
     array = np.asarray(array)
-    blob = caffe_pb2.BlobProto()
+    blob = pb.BlobProto()
     blob.shape.dim.extend(array.shape)
     blob.data.extend(array.astype(float).ravel())
     if diff is not None:
@@ -52,7 +52,7 @@ def _shaped(values, shape, what):
 def arraylist_to_blobprotovector_str(arrays: Sequence[np.ndarray]) -> bytes:
     """Return arrays as a serialized BlobProtoVector."""
     blobs = [array_to_blobproto(array) for array in arrays]
-    return caffe_pb2.BlobProtoVector(blobs=blobs).SerializeToString()
+    return pb.BlobProtoVector(blobs=blobs).SerializeToString()
 
 
 arraylist_to_blobprotovecor_str = arraylist_to_blobprotovector_str      # as Caffe spells it
@@ -60,7 +60,7 @@ arraylist_to_blobprotovecor_str = arraylist_to_blobprotovector_str      # as Caf
 
 def blobprotovector_str_to_arraylist(text: bytes) -> list[np.ndarray]:
     """Return the arrays of a serialized BlobProtoVector. Raises DataError where it is none."""
-    return [blobproto_to_array(blob) for blob in _parsed(caffe_pb2.BlobProtoVector, text).blobs]
+    return [blobproto_to_array(blob) for blob in _parsed(pb.BlobProtoVector, text).blobs]
 
 
 def _parsed(kind, content):
@@ -78,7 +78,7 @@ def array_to_datum(array: np.ndarray, label: int | None = None) -> Any:
     if array.ndim != 3:
         raise ShapeError(f"array_to_datum: expected an array (channels, height, width), got shape "
                          f"{array.shape}")
-    datum = caffe_pb2.Datum()
+    datum = pb.Datum()
     datum.channels, datum.height, datum.width = array.shape
     if array.dtype == np.uint8:
         datum.data = array.tobytes()

@@ -141,8 +141,9 @@ def run(arguments: list[str]) -> int:
         if os.environ.get("MINIDROP_DEBUG", "0") not in ("", "0"):
             end_with([], with_traceback=True)
         else:
-            named = isinstance(error, OSError) and error.filename and error.strerror
-            text = f"{error.filename}: {error.strerror}" if named else str(error) or "out of memory"
+            text = str(error) or "out of memory"
+            if isinstance(error, OSError) and error.filename and error.strerror:
+                text = f"{error.filename}: {error.strerror}"
             end_with(text.split("\n"))
         return 1
     except Exception as error:

@@ -67,7 +67,7 @@ def _nets(path, phase, overrides, dropout, level, stages, ignore_unknown):
         if config.message.weights or any(text.startswith("weights") for text in overrides):
             # The weights have to fit as well.
             solver = Solver(config, overrides, dropout, "cpu", level=level, stages=stages)
-            train, *tests = solver.net, *solver.test_nets
+            train, tests = solver.net, solver.test_nets
         else:
             train, *tests = described_nets(config, overrides, dropout, level, stages)
         return [("phase TRAIN", train), *((f"test net {i}, phase TEST", net) for i, net in enumerate(tests))]

@@ -3,15 +3,14 @@
 import logging
 import os
 from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from minidrop.cli.console import visible_name
 from minidrop.errors import ConfigError
 
-try:
-    import fcntl
-except ImportError:                # Windows
-    fcntl = None
+fcntl = import_module("fcntl") if find_spec("fcntl") else None      # Windows has none
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ class Narrator:
     """
 
     def __init__(self, iteration: int, with_bar: Any):
-        self.tests = {}
+        self.tests: dict[int, dict[str, float]] = {}
         self.display_level = logging.DEBUG if with_bar else logging.INFO
         self.last = iteration, time.monotonic()
 

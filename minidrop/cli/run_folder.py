@@ -25,15 +25,10 @@ from typing import Any
 from minidrop import __version__
 from minidrop.apps.run_facts import ROOT, identity, newest_run, next_number, read_facts, resolved_seed
 from minidrop.cli import values
-from minidrop.cli.prefix import PrefixLock
+from minidrop.cli.prefix import PrefixLock, fcntl
 from minidrop.errors import ConfigError, DataError, SnapshotError
 from minidrop.files import check_output, open_to_append, replace, sweep, write_all
 from minidrop.snapshot import read_header, under_prefix
-
-try:
-    import fcntl
-except ImportError:                # Windows
-    fcntl = None
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +125,8 @@ class RunFolder:
             self._lock_folder()
         if not self.own_prefix:
             self._prefix_lock.take()
-        skipped, foreign, found = [], None, None
+        skipped: list[str] = []
+        foreign, found = None, None
         for seal, path in under_prefix(self.solver.snapshot_prefix, skipped):
             try:
                 if self._is_own(seal, read_header(path)):

@@ -134,7 +134,7 @@ class AttentionDecoder(Layer):
             names |= {"Wf": "feeding_weight", "Wm": "context_weight", "Wo": "output_weight"}
         if self.score == "ADDITIVE":
             names["Wq"] = "query_weight"
-        weights = {name: parameter[own] for name, own in names.items()}
+        weights: dict[str, Tensor] = {name: parameter[own] for name, own in names.items()}
         if self.score == "ADDITIVE":
             weights["v"] = functions.reshape(parameter["score_weight"], (self.units,))
         found = decode(gates, memory, self._keys(memory, drop), mask, weights,

@@ -24,6 +24,8 @@ from minidrop.layers.given import NodeDraw, NodePlan
 from minidrop.rng import stream_key
 
 if TYPE_CHECKING:
+    from minidrop.autograd import Parameter
+    from minidrop.backend import Backend
     from minidrop.config import LayerParameter
 
 
@@ -34,7 +36,7 @@ class Context:
     phase: str                     # "TRAIN" or "TEST"
     seed: int
     dtype: str
-    backend: object
+    backend: Backend
     config_path: str | None = None   # the network file: data sources are looked up beside it
     rank: int = 0                  # among `ranks` that train together, each on a part of every batch
     ranks: int = 1
@@ -74,9 +76,6 @@ class Layer:
     is_loss = False            # its first top has loss_weight 1 by default
     averages = "arithmetic"    # mean of its tops over test batches; "geometric": exp of the mean logarithm
     weighs_labels = False      # whether loss_param { label_smoothing class_weight } apply
-    # The weight of the last batch in that mean, 1 for one of the size that the net was built for; None: that
-    # of its records.
-    batch_weight: float | None = None
     stream: str | None = None  # names the random numbers that forward draws, if any; differs between types
     # Whether forward does the same work in every pass, apart from what `drawn` holds. Not inherited: a
     # subclass has to set it again.
@@ -89,17 +88,20 @@ class Layer:
     drawn = NodeDraw()         # set for every iteration
 
     def __init__(self, config: LayerParameter, context: Context):
-        self.config = config
-        self.name = config.name
-        self.context = context
-        self.params = {}
-        self.state = {}            # {name: array}, replaced in every forward pass
+        self.config, self.name, self.context = config, config.name, context
+        self.params: dict[str, Parameter] = {}
+        self.state: dict[str, np.ndarray] = {}     # replaced in every forward pass
         loss = config.loss_param
         for setting, given in (("label_smoothing", loss.HasField("label_smoothing")),
                                ("class_weight", len(loss.class_weight) > 0)):
             if given and not self.weighs_labels:
                 raise ConfigError(f"loss_param: {setting} is a setting of SoftmaxWithLoss; {self.type} has "
                                   f"none, remove it")
+
+    @property
+    def batch_weight(self) -> float | None:
+        """The last batch's weight in means, 1 for one of full size; None: that of its records."""
+        return None
 
     def weight_of(self, top: int) -> Any:
         """What the last batch weighs in the mean of a top: `batch_weight`, or an array like the top.
@@ -150,7 +152,7 @@ class Layer:
         """Whether its net is one of phase TRAIN."""
         return self.context.phase == "TRAIN"
 
-    def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
+    def setup(self, *shapes: Any) -> list[tuple[int, ...]]:
         """Return the shapes of the tops; by default one top shaped like the first bottom."""
         return [shapes[0]]
 
@@ -254,7 +256,7 @@ class RandomDrop(Layer):
     reads_axes = False         # whether `axes` and `shared` apply
     reason = ""                # why no product becomes smaller
 
-    def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
+    def setup(self, *shapes: Any) -> list[tuple[int, ...]]:
         settings = self.config.dropout_param
         self.rate = decimal(settings.dropout_ratio)
         if not 0 <= self.rate < 1:
@@ -263,7 +265,7 @@ class RandomDrop(Layer):
             raise ConfigError(f"axes and shared are settings of Dropout; {self.type} has no use for them")
         return super().setup(*shapes)
 
-    def flow(self, shapes: list[tuple[int, ...]]) -> list[Drops | Pass]:
+    def flow(self, shapes: list[tuple[int, ...]]) -> list:
         return [Pass(keeps_zero=True, compact=False), Drops(reason=self.reason)]
 
 
@@ -277,7 +279,7 @@ def known_layers() -> list[str]:
     return _types.names()
 
 
-def layer_class(type_name: str) -> type:
+def layer_class(type_name: str) -> type[Layer]:
     """Return the Layer class of a type; raises ConfigError, with the nearest names, for an unknown one."""
     return _types.get(type_name)
 

@@ -47,9 +47,9 @@ class Data(DataLayer):
     def place_settings(self) -> dict[str, int | float]:
         settings = self.settings
         return {"batch_size": settings.batch_size, "rand_skip": settings.rand_skip,
-                "records": len(self.batches.records)}
+                "records": self.record_count}
 
     def close(self) -> None:
         super().close()
-        if self.batches is not None:
+        if self.records is not None and self.batches is not None:
             self.records.close()

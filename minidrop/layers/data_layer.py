@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from minidrop.autograd import Tensor
 from minidrop.config import LayerParameter
-from minidrop.data import Batches, Prefetcher, Vocabulary
+from minidrop.data import Batches, Prefetcher
 from minidrop.data.transform import Transform
 from minidrop.errors import ConfigError, DataError, nearest
-from minidrop.layers.base import Layer
+from minidrop.layers.base import Layer, layer_class
 from minidrop.patterns.part import Part
 from minidrop.rng import generator
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from minidrop.data.batches import BatchSource
     from minidrop.data.records import Records
 
 
@@ -38,7 +41,7 @@ class DataLayer(Layer):
     """
 
     bottoms = (0, 0)
-    tops = (1, None)
+    tops: tuple[int, int | None] = (1, None)
     is_data = True
     record_axes = 1            # the number of leading axes of the tops that count records
     takes_arrays = False       # whether it has `set_arrays`, for Net.set_input_arrays
@@ -46,8 +49,8 @@ class DataLayer(Layer):
     token_tops: tuple[int, ...] = ()    # the numbers of the tops that hold token indices
     varies = False             # whether its tops differ in shape from batch to batch
     prefetch = 0               # how many batches a thread reads ahead; 0: no thread
-    is_encoded = False         # whether its records are images in a format such as JPEG
-    batches = None
+    batches: BatchSource | None = None
+    record_count = 0           # of the Records that `feed` was given
     transform: Transform | None = None      # of the first top
     part: Part | None = None                # of every batch, that of one rank; None: all of it
     position = 0
@@ -57,6 +60,11 @@ class DataLayer(Layer):
     def names(self) -> tuple[str, ...]:
         """For each top, the name of its array in a batch."""
         return tuple(self.config.top)
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether its records are images in a format such as JPEG."""
+        return False
 
     def feed(self, records: Records, batch_size: int, shuffle: bool = False,
              skip: int = 0, across: bool = False) -> list[tuple[int, ...]]:
@@ -74,7 +82,7 @@ class DataLayer(Layer):
                 raise DataError(f"{records.name}: expected an array {name!r}, got none of that name (a "
                                 f"record has {', '.join(map(repr, known))}){nearest(name, known)}")
         first, *others = (records.shapes(name) for name in self.names)
-        self.batches, self.position = batches, 0
+        self.batches, self.position, self.record_count = batches, 0, len(records)
         return [(batches.batch_size, *shape) for shape in (self.transformed(first), *others)]
 
     def take_part(self, shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
@@ -151,7 +159,13 @@ class DataLayer(Layer):
 
         `place` counts through the first `record_axes` axes.
         """
+        if self.batches is None:
+            return ""
         return self.batches.where(self.position - 1, self.part.place(place) if self.part else place)
+
+    def set_arrays(self, data: np.ndarray, labels: Any = None) -> None:
+        """Set what to read, data (records, ...) and labels (records,), of a layer that `takes_arrays`."""
+        raise NotImplementedError
 
     def place_settings(self) -> dict[str, int | float]:
         """Return the settings that decide where batch n begins; a snapshot records them."""
@@ -171,7 +185,7 @@ class DataLayer(Layer):
         return ""
 
     @classmethod
-    def read_vocabulary(cls, config: LayerParameter, path: str | None) -> Vocabulary:
+    def read_vocabulary(cls, config: LayerParameter, path: str | None) -> Any:
         """Return the vocabulary of a layer with `token_tops`, which the file `path` describes."""
         raise NotImplementedError
 
@@ -200,6 +214,14 @@ class DataLayer(Layer):
 
     def close(self) -> None:
         self.stop_reading()
+
+
+def data_layer_class(type_name: str) -> type[DataLayer]:
+    """Return the class of a type that reads batches; raises ConfigError for any other."""
+    found = layer_class(type_name)
+    if not issubclass(found, DataLayer):
+        raise ConfigError(f"{type_name} reads no batches")
+    return found
 
 
 def _arrays(batches, names, transform, dtype, part, n):

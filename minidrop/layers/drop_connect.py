@@ -33,7 +33,7 @@ class DropConnect(RandomDrop, ProductLayer):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != self.axis + 1:
             x = functions.flatten(x, self.axis)
-        W = self.params["weight"]
+        W: Tensor = self.params["weight"]
         if self.drawn.dropping:
             W = functions.dropout(W, self.rate, self.drawn.key)
         return functions.linear(x, W, self.params.get("bias"), transpose=self.transpose,

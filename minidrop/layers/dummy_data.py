@@ -40,14 +40,16 @@ class DummyData(DataLayer):
             if any(length < 0 for length in shape):
                 raise ConfigError(f"dummy_data_param: sizes must not be negative, got {shape}")
             fillers.check_filler(filler, shape)
-        self.constant = {i: None for i, filler in enumerate(self.fillers) if filler.type == "constant"}
-        self.batches = _Filled(self.fillers, self.shapes, self.context.seed, self.name, self.context.dtype)
+        self.constant: dict[int, np.ndarray | None] = {
+            i: None for i, filler in enumerate(self.fillers) if filler.type == "constant"}
+        self.filled = _Filled(self.fillers, self.shapes, self.context.seed, self.name, self.context.dtype)
+        self.batches = self.filled
         return self.shapes
 
     @property
-    def names(self) -> tuple[int, ...]:
+    def names(self) -> tuple[str, ...]:
         """The numbers of the tops that change."""
-        return tuple(i for i in range(len(self.shapes)) if i not in self.constant)
+        return tuple(str(i) for i in range(len(self.shapes)) if i not in self.constant)
 
     @property
     def is_constant(self) -> bool:
@@ -58,29 +60,30 @@ class DummyData(DataLayer):
         changing = dict(zip(self.names, super().forward(), strict=True))
         for i, array in self.constant.items():
             if array is None:
-                array = self.batches.values(i, 0)
+                array = self.filled.values(i, 0)
                 self.constant[i] = backend.asarray(self.part.take(array) if self.part else array)
         # New Tensors each time, even for constant arrays: a reused one would accumulate its gradients.
-        return tuple(changing[i] if i in changing else Tensor(self.constant[i], backend=backend)
+        return tuple(Tensor(self.constant[i], backend=backend) if i in self.constant else changing[str(i)]
                      for i in range(len(self.shapes)))
 
 
 class _Filled:
-    """Batches made by fillers, as {number of the top: array}."""
+    """Batches made by fillers, as {number of the top: array}; a number is text, as a name is."""
 
     def __init__(self, fillers, shapes, seed, layer_name, dtype):
         self.fillers, self.shapes, self.dtype = fillers, shapes, dtype
         self.seed, self.layer_name = seed, layer_name
 
-    def batch(self, n):
+    def batch(self, n: int) -> dict[str, np.ndarray]:
         """Return {number of the top: array} for all tops that change."""
-        return {i: self.values(i, n) for i, filler in enumerate(self.fillers) if filler.type != "constant"}
+        return {str(i): self.values(i, n)
+                for i, filler in enumerate(self.fillers) if filler.type != "constant"}
 
     def values(self, i, n):
         """Return the array of top i in batch n."""
         rng = generator(self.seed, "dummy data", self.layer_name, i, n)
         return np.asarray(fillers.fill(self.fillers[i], self.shapes[i], rng), self.dtype)
 
-    def where(self, n, place):
+    def where(self, n: int, place: int) -> str:
         """Return "": generated records have no source."""
         return ""

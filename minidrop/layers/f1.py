@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from minidrop import functions
 from minidrop.autograd import Tensor
 from minidrop.errors import ConfigError, ShapeError
 from minidrop.layers.base import Layer, register_layer
-
-if TYPE_CHECKING:
-    from minidrop.functions import ChunkCounts
 
 
 @register_layer("F1")
@@ -28,7 +23,7 @@ class F1(Layer):
     bottoms = (2, 2)
     tops = (1, 4)
     capturable = False         # it counts on the host
-    counts: ChunkCounts | None = None
+    counts = functions.ChunkCounts(0, 0, 0, 0, 0)
 
     def setup(self, found: tuple[int, ...], tags: tuple[int, ...]) -> list[tuple[int, ...]]:
         self.scheme = self.settings.DESCRIPTOR.fields_by_name["scheme"].enum_type.values_by_number[

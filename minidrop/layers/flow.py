@@ -4,7 +4,13 @@
 tops and axes are numbers; axes count from 0.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minidrop.patterns.drop_site import DropSite
 
 OWN = -1
 """As the bottom of a Product: it reads the layer's own result of the previous step. As its top: its result
@@ -113,7 +119,7 @@ class Drops:
     label: its name in messages, if not the layer's name.
     """
 
-    site: object = None
+    site: DropSite | None = None
     top: int = 0
     axis: int = 1
     reason: str = ""

@@ -31,4 +31,4 @@ class HDF5Data(DataLayer):
     def place_settings(self) -> dict[str, int | float]:
         settings = self.settings
         return {"batch_size": settings.batch_size, "shuffle": settings.shuffle,
-                "shuffle_across_files": settings.shuffle_across_files, "records": len(self.batches.records)}
+                "shuffle_across_files": settings.shuffle_across_files, "records": self.record_count}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from minidrop.autograd.tensor import Tensor
+    from minidrop.patterns.drop_site import DropSite
 
 
 class HiddenDropout:
@@ -25,7 +26,8 @@ class HiddenDropout:
     """
 
     def __init__(self, name: str, settings: Message, seed: int):
-        self.settings, self.site = settings.hidden_dropout, None
+        self.settings = settings.hidden_dropout
+        self.site: DropSite | None = None
         self.steps, self.units, self.held = 0, 0, 0
         self.given = settings.HasField("hidden_dropout")
         kinds = settings.DESCRIPTOR.fields_by_name["hidden_dropout_type"].enum_type.values_by_name
@@ -77,7 +79,7 @@ class HiddenDropout:
             return NOTHING
         steps, streams = x.shape[:2]
         shape = steps, streams, self.units
-        if self.conventional:
+        if self.site is None:
             return HiddenDrop(mask=self._conventional_mask(x.backend, shape, x.dtype, drawn),
                               whole=not self.held)
         draw = drawn.own

@@ -44,4 +44,4 @@ class ImageData(DataLayer):
     def place_settings(self) -> dict[str, int | float]:
         settings = self.settings
         return {"batch_size": settings.batch_size, "rand_skip": settings.rand_skip,
-                "shuffle": settings.shuffle, "records": len(self.batches.records)}
+                "shuffle": settings.shuffle, "records": self.record_count}

@@ -23,7 +23,7 @@ class InnerProduct(ProductLayer):
     """
 
     def flow(self, shapes: Any) -> list[Product]:
-        return [self.product(*shapes, kinds=("units", "groups", "weights", "blocks"))]
+        return [self.product(shapes[0], kinds=("units", "groups", "weights", "blocks"))]
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != self.axis + 1:

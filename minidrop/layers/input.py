@@ -1,12 +1,18 @@
 """Input."""
 
-from typing import Any
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidrop.autograd import Tensor
 from minidrop.errors import ConfigError, DataError, ShapeError
 from minidrop.layers.base import Layer, as_numbers, register_layer
+
+if TYPE_CHECKING:
+    from minidrop.backend import Backend
 
 
 @register_layer("Input")
@@ -33,7 +39,8 @@ class Input(Layer):
         self.shapes = dict(zip(tops, shapes, strict=True))
         # Separate owners of uploads, since tops may be given at different times.
         self.owners = {(top, stay): _Owner() for top in tops for stay in (False, True)}
-        self.given, self.set = {}, {}
+        self.given: dict[str, Tensor] = {}
+        self.set: dict[str, Tensor] = {}
         return shapes
 
     def give(self, values: dict[str, Tensor], stay: bool = False) -> None:
@@ -48,7 +55,7 @@ class Input(Layer):
             if array is value or value.backend is not backend:
                 owner = self.owners[name, stay]
                 try:
-                    array = as_numbers(array, lambda array, owner=owner: backend.upload(owner, [array])[0])
+                    array = as_numbers(array, partial(_uploaded, backend, owner))
                 except DataError as error:
                     raise DataError(f"layer {self.name!r}: input {name!r} {error}") from None
             array = array.astype(self.context.dtype, copy=False)
@@ -82,3 +89,7 @@ class Input(Layer):
 
 class _Owner:
     """The owner of a top's uploads, see Backend.upload."""
+
+
+def _uploaded(backend: Backend, owner: _Owner, array: np.ndarray) -> np.ndarray:
+    return backend.upload(owner, [array])[0]

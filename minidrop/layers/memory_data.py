@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -57,9 +58,11 @@ class MemoryData(DataLayer):
         except DataError as error:
             raise DataError(f"layer {self.name!r}: {what} {error}") from None
 
-    def one_pass(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def one_pass(self) -> Iterator[Any]:
         self._check_given()
-        return super().one_pass()
+        with super().one_pass() as batches:
+            yield batches
 
     def _check_given(self):
         if self.batches is None:

@@ -35,7 +35,7 @@ class ParallelTextData(DataLayer):
     def names(self) -> tuple[str, ...]:
         return TOPS[:len(self.config.top)]
 
-    def setup(self) -> list[tuple[int, int]]:
+    def setup(self) -> list[tuple[int, ...]]:
         settings = self.settings
         missing = [name for name in ("source", "target", "batch_size", "source_steps", "target_steps")
                    if not getattr(settings, name)]

@@ -104,7 +104,7 @@ class Python(Layer):
         self.is_data = not self.bottom and not self.user.blobs
         return [blob.shape for blob in self.top]
 
-    def _kind(self):
+    def _kind(self) -> type[PythonLayer]:
         """Return the class that the settings name."""
         module, name = self.settings.module, self.settings.layer
         if not module or not name:

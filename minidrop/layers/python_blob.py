@@ -27,7 +27,10 @@ def checked_lengths(lengths: tuple[Any, ...]) -> tuple[int, ...]:
 class BlobSizes:
     """The sizes of a blob by Caffe's names, from its `shape`."""
 
-    shape: tuple[int, ...]
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of the axes."""
+        raise NotImplementedError
 
     @property
     def count(self) -> int:
@@ -63,7 +66,7 @@ class Blob(BlobSizes):
     """An array `data` and its gradient `diff` on the host, made as zeros when they are first looked at."""
 
     def __init__(self, shape: tuple[int, ...] = (), dtype: str = "float32"):
-        self.shape, self.dtype = tuple(shape), dtype
+        self._shape, self.dtype = tuple(shape), dtype
         self._data: Any = None
         self._diff: Any = None
 
@@ -87,7 +90,7 @@ class Blob(BlobSizes):
         same = math.prod(new) == self.count
         self._data, self._diff = (array.reshape(new) if same and array is not None else None
                                   for array in (self._data, self._diff))
-        self.shape = new
+        self._shape = new
 
     @property
     def written(self) -> np.ndarray | None:
@@ -96,7 +99,7 @@ class Blob(BlobSizes):
 
     def hold(self, data: np.ndarray) -> None:
         """Hold this very array as values; the gradient is gone."""
-        self.shape, self._data, self._diff = data.shape, data, None
+        self._shape, self._data, self._diff = data.shape, data, None
 
     def clear_diff(self) -> None:
         """Let the gradient be zeros."""

@@ -9,7 +9,7 @@ from minidrop import functions
 from minidrop.autograd import Tensor
 from minidrop.errors import ConfigError, DataError, ShapeError
 from minidrop.functions.hidden_drop import gate_rows
-from minidrop.functions.recurrent import recur
+from minidrop.functions.recurrent import Recurrent, recur
 from minidrop.layers.base import Layer, ParameterSpec
 from minidrop.layers.flow import OWN, Product
 from minidrop.layers.hidden_dropout import HiddenDropout
@@ -41,9 +41,9 @@ class RecurrentLayer(Layer):
     tops = (1, 3)
     stream = "hidden dropout"
     draws_by_place = True
-    cell = None                              # a class of functions.recurrent
-    state_names = ("h",)
-    state_biases = ()                        # further biases, each with an entry per gate and unit
+    cell: type[Recurrent]                    # one of functions.recurrent
+    state_names: tuple[str, ...] = ("h",)
+    state_biases: tuple[str, ...] = ()       # further biases, each with an entry per gate and unit
     projects = False                         # whether the top is a product of h instead of h
 
     def __init__(self, config: LayerParameter, context: Context):

@@ -41,7 +41,7 @@ class TaggedTextData(DataLayer):
     def names(self) -> tuple[str, ...]:
         return TOPS[:len(self.config.top)]
 
-    def setup(self) -> list[tuple[int, int]]:
+    def setup(self) -> list[tuple[int, ...]]:
         settings = self.settings
         rate = self._checked_rate()
         given = self.context.handed.get(self.name)

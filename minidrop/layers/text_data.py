@@ -38,7 +38,7 @@ class TextData(DataLayer):
     def names(self) -> tuple[str, ...]:
         return TOPS[:len(self.config.top)]
 
-    def setup(self) -> list[tuple[int, int]]:
+    def setup(self) -> list[tuple[int, ...]]:
         settings = self.settings
         level = settings.Level.Name(settings.level)
         begin, end = decimal(settings.begin), decimal(settings.end)

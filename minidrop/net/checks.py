@@ -38,9 +38,10 @@ def check_vocabularies(graph: Graph, problems: Problems) -> None:
     Metrics count as losses. Only layers that read a data layer directly are checked. Layers without shapes
     are skipped: their mistake is reported already.
     """
+    place: tuple
     for node in graph.nodes:
         blobs = [*node.bottoms, *node.tops]
-        if node.layer is None or len(blobs) < 2 or not all(ref in graph.shapes for ref in blobs):
+        if not hasattr(node, "layer") or len(blobs) < 2 or not all(ref in graph.shapes for ref in blobs):
             continue
         if node.config.type in JUDGES and len(node.bottoms) < 2:
             continue

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from minidrop.layers.flow import OWN
 
 if TYPE_CHECKING:
+    from minidrop.net.graph import Node
     from minidrop.net.net import Net
     from minidrop.net.planner import Drop
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 class Cost:
     """Operations in the products of one layer for one batch; a multiply-add counts as 2."""
 
-    node: object
+    node: Node
     dense: float = 0.0
     expected: float = 0.0
 

@@ -25,8 +25,8 @@ from minidrop.net.problems import Problems
 from minidrop.patterns.drop_site import DropSite
 
 if TYPE_CHECKING:
-    from minidrop.config.load import NetConfig
-    from minidrop.layers.base import Context
+    from minidrop.config import LayerParameter, NetConfig
+    from minidrop.layers.base import Context, Layer, ParameterSpec
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +43,10 @@ class Node:
     """One layer of a graph: its index in the config, its message, the blob versions it reads and writes."""
 
     index: int
-    config: object
+    config: LayerParameter
     bottoms: list
     tops: list
-    layer: object = None
+    layer: Layer = field(init=False, repr=False, compare=False)     # not there if it could not be made
     flow: list = field(default_factory=list)         # the flow facts of its layer, see layers.flow
     is_sound: bool = False                           # its layer is made and the shapes of its tops are known
 
@@ -71,8 +71,7 @@ class Node:
 
     def products_of(self, ref: BlobRef) -> list:
         """Return the Products whose result is the blob `ref`."""
-        return [fact for fact in self.products
-                if fact.top != OWN and self.tops[fact.top] == ref]
+        return [fact for fact in self.products if fact.top != OWN and self.tops[fact.top] == ref]
 
     def passes_to(self, ref: BlobRef, axis: int) -> list[Pass]:
         """Return the Passes to an axis of the blob `ref`, one of the tops."""
@@ -105,7 +104,7 @@ class Node:
 class ParameterNode:
     """One array: its spec, the (node, name) pairs that use it, its multipliers (None: not given)."""
 
-    spec: object
+    spec: ParameterSpec
     shared_name: str = ""
     users: list = field(default_factory=list)
     lr_mult: float | None = None
@@ -270,7 +269,7 @@ def _count_text(least, most, what):
 def _infer_shapes(graph, problems):
     shared = {}                # {name: ParameterNode}
     for node in graph.nodes:
-        if node.layer is None or any(ref not in graph.shapes for ref in node.bottoms):
+        if not hasattr(node, "layer") or any(ref not in graph.shapes for ref in node.bottoms):
             continue           # a mistake of this or an earlier layer is reported already
         bottoms = [graph.shapes[ref] for ref in node.bottoms]
         try:

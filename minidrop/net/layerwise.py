@@ -62,7 +62,8 @@ class Layerwise:
         self._all_nodes = [*self._graph.nodes, *self.net.graph.nodes[len(self._graph.nodes):]]
         self._nodes = {node.name: i for i, node in enumerate(self._all_nodes)}
         self._weights = {ref.name: weight for ref, weight in self.net.losses}
-        self._shapes, self._versions = {}, {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._versions: dict[str, int] = {}
         for ref, shape in (*self.net.graph.shapes.items(), *self._graph.shapes.items()):
             self._shapes[ref.name] = shape
             self._versions[ref.name] = max(self._versions.get(ref.name, 0), ref.version + 1)

@@ -43,7 +43,8 @@ class Loading:
 
     def __init__(self, net: Net, paths: Paths, skip_mismatched: bool = False,
                  vocabularies: Mapping[str, str] | None = None, ema: bool = False):
-        self.net, self.chosen = net, {}             # {name of a parameter: Blob}
+        self.net = net
+        self.chosen: dict[str, Blob] = {}           # by the name of the parameter
         self.ema = ema
         self._targets, self._owners = net.parameters(), net.owners()
         self._first = {other: name for name, others in self._owners.items() for other in others}

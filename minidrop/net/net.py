@@ -109,9 +109,9 @@ class Net(Weights, Predicts, Lifetime):
         self._input_layers = [node.layer for node in self.graph.nodes if node.config.type == "Input"]
         self._data_nodes = [node for node in self.graph.nodes if node.layer.is_data]
         self._other_nodes = [node for node in self.graph.nodes if not node.layer.is_data]
-        self._forwards = 0      # counts forward passes; None after a call of draw_patterns
-        self.drops = NetDrops(self.graph, self.plan, self.parts.blobs)
-        self.run = Run(self)
+        self._forwards: int | None = 0      # counts forward passes; None after a call of draw_patterns
+        self.drops: NetDrops = NetDrops(self.graph, self.plan, self.parts.blobs)
+        self.run: Run = Run(self)
 
     __repr__ = described
 
@@ -316,7 +316,7 @@ class Net(Weights, Predicts, Lifetime):
         found[0].set_arrays(data, labels)
 
     @property
-    def data_layers(self) -> dict[str, Layer]:
+    def data_layers(self) -> dict[str, DataLayer]:
         """{name: layer} of the layers that read batches; Input layers do not."""
         return {name: layer for name, layer in self.layers.items() if isinstance(layer, DataLayer)}
 

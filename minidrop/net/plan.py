@@ -11,6 +11,7 @@ from minidrop.layers.given import NodePlan
 from minidrop.patterns.draw import NOTHING, Masked, Units, Weights
 
 if TYPE_CHECKING:
+    from minidrop.layers.flow import Drops
     from minidrop.net.graph import Node
     from minidrop.patterns.draw import Draw
     from minidrop.patterns.drop_site import DropSite
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 class Drop:
     """What the plan does for one drop: which nodes compute, carry and read only what it keeps, or why not."""
 
-    node: object
-    fact: object                         # its layers.flow.Drops
-    producer: object = None              # the node that computes only what is kept
+    node: Node
+    fact: Drops
+    site: DropSite
+    producer: Node | None = None         # the node that computes only what is kept
     others: list = field(default_factory=list)      # more of them, where whole heads are dropped
     crossed: list = field(default_factory=list)
     carriers: list = field(default_factory=list)
@@ -32,10 +34,6 @@ class Drop:
     expanders: list = field(default_factory=list)
     reason: str = ""                     # why there is no producer
     unread: list = field(default_factory=list)      # (node, why) of layers below that read everything
-
-    @property
-    def site(self) -> DropSite:
-        return self.fact.site
 
     @property
     def kind(self) -> str:
@@ -108,10 +106,10 @@ class Drop:
 class Epilogue:
     """What a product computes for the layers below it: y = scale * f(x W^T + b)."""
 
-    product: object
-    activation: object = None            # the node whose function f it applies
+    product: Node
+    activation: Node | None = None       # the node whose function f it applies
     function: str = "none"               # the name of f
-    drop: object = None                  # the node whose scale it applies, if it computes only the kept units
+    drop: Node | None = None             # the node whose scale it applies, if it computes only the kept units
 
     @property
     def line(self) -> str:
@@ -158,7 +156,7 @@ class Plan:
 
         `draws` is {index of a drop's node: its Draw}.
         """
-        given = defaultdict(lambda: [NOTHING] * 3)
+        given: defaultdict[int, list[Draw]] = defaultdict(lambda: [NOTHING] * 3)
         for drop in self.drops:
             draw = draws[drop.node.index]
             if draw is NOTHING:

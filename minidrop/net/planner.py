@@ -41,7 +41,7 @@ def plan_compaction(graph: Graph, backend: Backend) -> Plan:
     """Return the Plan for a built Graph; the backend's cost rule decides whether a saving pays."""
     plan = Plan()
     for node in graph.nodes:
-        plan.drops += [Drop(node, fact) for fact in node.drops if fact.site is not None]
+        plan.drops += [Drop(node, fact, fact.site) for fact in node.drops if fact.site is not None]
     walker = _Walker(graph, backend, plan)
     for drop in plan.drops:
         walker.up(drop)

@@ -14,7 +14,7 @@ from minidrop.layers import DataLayer
 
 if TYPE_CHECKING:
     from minidrop.layers import Layer
-    from minidrop.net.graph import Node
+    from minidrop.net.graph import BlobRef, Node
     from minidrop.net.net import Net
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,8 @@ class Run:
 
     def __init__(self, net: Net, states: Any = None):
         self.net, self.states = net, net.states if states is None else states
-        self.tensors, self.whole, self.spent = {}, False, False
+        self.tensors: dict[BlobRef, Tensor] = {}
+        self.whole, self.spent = False, False
 
     # -- forward ---------------------------------------------------------------------------------------------
     def through(self, nodes: list[Node], tensors: dict) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.errors import SnapshotError
+from minidrop.layers.batch_norm import BatchNorm
+from minidrop.layers.scale import Scale
 from minidrop.registry import Registry
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, np.ndarray]
 
-_forms = Registry("layer type with a PyTorch module")
+_forms: Registry[Form] = Registry("layer type with a PyTorch module")
 
 
 class NoModule(Exception):
@@ -39,8 +41,7 @@ class Form:
 
 def form_of(layer_type: str) -> Form | None:
     """Return the Form of a layer type, None without parameters or without such a module."""
-    found: Any = _forms.get(layer_type) if layer_type in _forms else None
-    return found
+    return _forms.get(layer_type) if layer_type in _forms else None
 
 
 def known_forms() -> list[str]:
@@ -55,8 +56,10 @@ def scale_behind(graph: Graph, node: Node) -> Node | None:
     if len(readers) != 1:
         return None
     layer = readers[0][0].layer
-    fits = readers[0][0].config.type == "Scale" and layer.learned and layer.axis == 1
-    return readers[0][0] if fits and layer.shape == (node.layer.channels,) else None
+    if not (isinstance(layer, Scale) and isinstance(node.layer, BatchNorm)):
+        return None
+    fits = layer.learned and layer.axis == 1 and layer.shape == (node.layer.channels,)
+    return readers[0][0] if fits else None
 
 
 def _same(module, names):

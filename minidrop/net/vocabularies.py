@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 
 def vocabularies_of(net: Net) -> dict[str, str]:
     """Return {data layer: fingerprint of its vocabulary} of a Net."""
-    return {node.name: node.layer.vocabulary.fingerprint for node in texts_of(net)}
+    return {node.name: layer.vocabulary.fingerprint for node, layer in texts_of(net)}
 
 
-def texts_of(net: Net) -> list[Node]:
-    """Return the nodes of a net's data layers that have a vocabulary."""
-    return [node for node in net.graph.nodes
-            if isinstance(node.layer, DataLayer) and node.layer.vocabulary is not None]
+def texts_of(net: Net) -> list[tuple[Node, DataLayer]]:
+    """Return (node, layer) of the data layers of a net that have a vocabulary."""
+    return [(node, layer) for node in net.graph.nodes
+            if isinstance(layer := node.layer, DataLayer) and layer.vocabulary is not None]
 
 
 def warn_of_other_vocabularies(path: str | PathLike, attrs: Mapping, vocabularies: dict[str, str]) -> None:

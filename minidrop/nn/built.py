@@ -39,7 +39,8 @@ class Built:
         with trace.active():
             args, kwargs = put_together(rest, [trace.input(name, shape)
                                                for name, shape in zip(names, shapes, strict=True)])
-            result, found = trace.run(module, args, kwargs), []
+            result = trace.run(module, args, kwargs)
+            found: list = []
             self.rest = take_apart(result, lambda value: isinstance(value, Symbol) or hasattr(value, "dtype"),
                                    found, f"what the forward of {module.describe()} returns")
             if wrong := [value for value in found if not isinstance(value, Symbol)]:

@@ -54,7 +54,9 @@ def kept_weights(solver: Solver) -> AbstractContextManager[None]:
 
 def permute(ema: EMA | None, parameter: Parameter, axis: int, order: np.ndarray) -> None:
     """Permute one axis of the average of a parameter: new[i] = old[order[i]]."""
-    for name, own in ({} if ema is None else ema.parameters).items():
+    if ema is None:
+        return
+    for name, own in ema.parameters.items():
         if own is parameter:
             backend, average = parameter.backend, ema.averages[name]
             with backend.active():

@@ -83,7 +83,7 @@ class CapturedPatterns:
             pairs = len(kept_sets) // 2 if index in self.weighted else 0
             sets = [MovingKept(kept, next(places), (index, i % 2, pairs) if pairs else None, MULTIPLE)
                     if _moves(kept) else kept for i, kept in enumerate(kept_sets)]
-            draws[index] = draw if draw is NOTHING else draw.given(sets)
+            draws[index] = draw.given(sets)
         key_of = {layer.name: key for layer, key in zip(self.keyed, keys, strict=True)}
         net.drops.give(draws, lambda layer: key_of[layer.name])
 

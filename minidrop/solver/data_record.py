@@ -39,12 +39,12 @@ def vocabulary_problems(train: Net, tests: list[Net]) -> list[str]:
     Data layers of the same name are compared; if the train net has only one with a vocabulary, it is compared
     with all.
     """
-    texts = {node.name: node.layer for node in texts_of(train)}
+    texts = {node.name: layer for node, layer in texts_of(train)}
     only = next(iter(texts.values())) if len(texts) == 1 else None
     problems = []
     for i, net in enumerate(tests):
-        for node in texts_of(net):
-            wanted, own = texts.get(node.name, only), node.layer
+        for node, own in texts_of(net):
+            wanted = texts.get(node.name, only)
             if wanted is None or own.vocabulary.fingerprint == wanted.vocabulary.fingerprint:
                 continue
             where = net.config.where(node.index, *param_fields(node.config.type)[:1])

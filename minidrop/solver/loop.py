@@ -84,7 +84,8 @@ class Solver(Saving):
                  communicator: Communicator | None = None):
         self.source, self.ranks = as_source(source), Ranks(communicator)
         self.config = self.source.config
-        dropout, mistakes = dropout and dropout_kind(dropout), []
+        dropout = dropout and dropout_kind(dropout)
+        mistakes: list[ConfigError] = []
         train, tests = prepared_nets(self.config, overrides, precision, dropout, level, stages, mistakes)
         self.settings = self.config.message
         self.choices = train, tests

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -27,8 +27,6 @@ from minidrop.solver.updater import Updater
 
 if TYPE_CHECKING:
     from minidrop.solver.loop import Solver
-
-    Own = TypeVar("Own", bound=Solver)
 
 
 Metrics: TypeAlias = Mapping[str, Callable[..., Any]]
@@ -127,7 +125,7 @@ class Objects(Source):
         if self.scheduler is not None:
             self.scheduler.seek(solver.iteration)
         self.model.draw_from(solver.iteration * solver.settings.iter_size)
-        self.loader.seek(*self.train.batches.place(solver.net.layers[DATA].position))
+        self.loader.seek(*self.train.batches.place(solver.net.data_layers[DATA].position))
         for name, module, use in self.train.stateful:
             module.carry((True, use), solver.net.layers[name].state)
 
@@ -167,13 +165,13 @@ class Objects(Source):
         """Leave the settings as they are."""
 
 
-def solver_of(cls: type[Own], model: Module, loss: Callable[..., Any], optimizer: Any, train: DataLoader,
+def solver_of(cls: type[Solver], model: Module, loss: Callable[..., Any], optimizer: Any, train: DataLoader,
               test: DataLoader | Sequence[DataLoader] | Mapping[str, DataLoader] | None = None, *,
               scheduler: Any = None, max_iter: int | None = None, epochs: float | None = None,
               metrics: Metrics | Sequence[Metrics] | Mapping[str, Metrics] | None = None,
               inputs: int = 1, early_stopping: EarlyStopping | None = None,
               snapshot_prefix: str | PathLike | None = None, dropout: str | None = None,
-              **settings: Any) -> Own:
+              **settings: Any) -> Solver:
     """Return a Solver that trains a module with a loss, an optimizer and a loader.
 
         model = nn.Sequential(nn.Linear(784, 2048), nn.ReLU(), nn.ApproxDropout(0.5), nn.Linear(2048, 10))

@@ -66,7 +66,8 @@ class Updater:
 
     def permute(self, parameter: Parameter, axis: int, order: np.ndarray) -> None:
         """Permute one axis of a parameter and of its history: new[i] = old[order[i]]."""
-        history = next((self.history[name] for name, own in self.parameters.items() if own is parameter), [])
+        history: Sequence[np.ndarray] = next((self.history[name] for name, own in self.parameters.items()
+                                              if own is parameter), ())
         with self.backend.active():
             places = self.backend.asarray(order)
             for array in (parameter.data, *history):

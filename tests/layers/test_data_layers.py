@@ -140,6 +140,7 @@ class TestMemoryData:
             net.forward()
         assert (str(caught.value) == "layer 'm' (MemoryData): no data; call net.set_input_arrays(data, "
                 "labels) first")
+        assert net.layers["m"].record_of(0) == ""       # none has been read
         with pytest.raises(DataError, match="^expected one MemoryData layer called 'x', the net has 0$"):
             net.set_input_arrays(self.DATA, layer="x")
 

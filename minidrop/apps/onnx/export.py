@@ -148,7 +148,7 @@ def _read_shape(config, name, layer):
                           f"(--shape {name}=50,64)") from None
     finally:
         for node in graph.nodes:
-            if node.layer is not None:
+            if hasattr(node, "layer"):
                 node.layer.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,10 +12,13 @@ from minidrop.errors import MinidropError
 from minidrop.net import BlobRef
 from minidrop.registry import Registry
 
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
 Length = int | tuple[int, int]      # fixed, or one that grows: (its length, that for a batch twice as large)
 Shape = tuple[Length, ...]
 
-_writers = Registry("layer type that can be exported")
+_writers: Registry[Callable] = Registry("layer type that can be exported")
 
 
 class NotExportable(MinidropError):
@@ -55,7 +58,8 @@ class GraphWriter:
     """
 
     def __init__(self, parameters: dict[str, np.ndarray]):
-        self.parameters, self.nodes = parameters, []
+        self.parameters = parameters
+        self.nodes: list[NodeProto] = []
         self.names: dict[BlobRef, str] = {}
         self.values: dict[BlobRef, str] = {}
         self.constants: dict[str, np.ndarray] = {}

@@ -15,7 +15,7 @@ from minidrop.config.load import decimal
 from minidrop.errors import ConfigError, nearest
 from minidrop.registry import Registry
 
-_RULES = Registry("update rule", "name")
+_RULES: Registry[type[UpdateRule]] = Registry("update rule", "name")
 
 
 class UpdateRule:
