@@ -298,7 +298,7 @@ def test_images_from_files(device, tmp_path):
 # What computes nothing, and the file that tests it instead.
 OTHER_TESTS = {"active": "test_cuda_device.py", "trim": "test_on_the_gpu.py", "pinned": "test_on_the_gpu.py",
                "upload": "test_on_the_gpu.py", "fetch": "test_on_the_gpu.py", "capture": "test_on_the_gpu.py",
-               "refuse": "test_captured_steps.py", "as_captured": "test_captured_steps.py",
+               "refuse": "test_captured_errors.py", "as_captured": "test_captured_steps.py",
                "keep_if_well": "test_nothing_waits.py", "round_block": "../kernels/test_every_kernel.py",
                "send": "test_uploads.py", "pays": "../net/test_recurrent_drops.py",
                "norm_parts": "test_overlapping_blocks.py", "rule_update": "test_overlapping_blocks.py",
