@@ -201,9 +201,8 @@ def _introduce(solver, folder, device):
     if settings.snapshot_best and not settings.test_interval:
         log.warning("%s: snapshot_best has no effect while test_interval is 0: no test is made",
                     solver.config.where("snapshot_best"))
-    reason = cuda_devices()[1]
     gpu_wanted = settings.HasField("solver_mode") and settings.solver_mode == settings.GPU
-    if device == "auto" and reason and gpu_wanted:
+    if device == "auto" and gpu_wanted and (reason := cuda_devices()[1]):
         log.warning("%s: solver_mode is GPU, but there is none (%s): training on the CPU",
                     solver.config.where("solver_mode"), reason)
 

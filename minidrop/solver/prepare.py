@@ -104,8 +104,10 @@ def chosen_device(settings: SolverParameter, device: str | Backend,
     """
     if device != "auto":
         return device
+    if settings.solver_mode == settings.CPU:        # CuPy need not be loaded to say so
+        return "cpu"
     count = cuda_devices()[0]
-    if settings.solver_mode == settings.CPU or not count:
+    if not count:
         return "cpu"
     return f"cuda:{(settings.device_id + local_rank) % count if local_rank else settings.device_id}"
 
