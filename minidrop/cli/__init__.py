@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import traceback
-from contextlib import suppress
 from typing import Any
 
 import click
@@ -18,7 +17,7 @@ from minidrop.cli.check import check
 from minidrop.cli.classify import classify_command
 from minidrop.cli.compare import compare
 from minidrop.cli.compute_image_mean import compute_image_mean
-from minidrop.cli.console import console, visible_name
+from minidrop.cli.console import console
 from minidrop.cli.convert_data_sets import (
     convert_cifar_data,
     convert_mnist_data,
@@ -33,6 +32,7 @@ from minidrop.cli.extract_features import extract_features_command
 from minidrop.cli.find_lr import find_lr
 from minidrop.cli.generate import generate
 from minidrop.cli.init import init
+from minidrop.cli.leaving import leave
 from minidrop.cli.parse_log import parse_log
 from minidrop.cli.patterns import patterns
 from minidrop.cli.plot import plot
@@ -47,8 +47,6 @@ from minidrop.cli.train import train
 from minidrop.cli.translate import translate
 from minidrop.cli.upgrade import upgrade
 from minidrop.errors import ConfigError, MinidropError, nearest
-from minidrop.files import abandon
-from minidrop.solver.signals import StopSignals
 
 ALIASES = {"device_query": "devices", "upgrade_net_proto_text": "upgrade",
            "upgrade_net_proto_binary": "upgrade", "upgrade_solver_proto_text": "upgrade"}
@@ -167,22 +165,3 @@ def main(arguments: list[str] | None = None) -> None:
         # Python takes its handlers back before it takes modules apart: an impatient Ctrl-C would kill it.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
-
-
-def leave(number: int, frame: Any) -> None:
-    """Signal handler that ends the process at once, with exit code 128 + N, and says so in one line.
-
-    Files that are not finished are deleted, and named; those that they were to replace stay. Nothing is
-    said to the impatient, who have asked a training to stop before: it says so itself. It raises no
-    exception: that could happen anywhere, such as in a callback or a destructor, where Python prints and
-    ignores it, or inside a library that converts it into another one.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):       # the signal may have interrupted a write to it
-            stream.flush()
-    names = ", ".join(visible_name(str(path)) for path in abandon())
-    line = f"stopped by {signal.Signals(number).name}" + (f"; not written: {names}" if names else "")
-    with suppress(Exception):           # a line end first, after a bar and the ^C that a terminal shows
-        if not StopSignals.asked:
-            os.write(2, f"{chr(10) * sys.stderr.isatty()}{line}\n".encode("utf-8", "backslashreplace"))
-    os._exit(128 + number)

@@ -9,6 +9,7 @@ import click
 
 from minidrop.apps.comparison import Comparison
 from minidrop.cli.console import STREAMS, echo, visible_name
+from minidrop.cli.leaving import leave
 from minidrop.cli.options import (
     Command,
     chosen_device,
@@ -76,7 +77,7 @@ def compare(solver_file: str, kinds: list[str], seeds: int, iterations: int | No
     if metric is not None:
         comparison.check_metric(metric)
     total = comparison.iterations * len(kinds) * seeds
-    with StopSignals(sighup_effect="none") as signals, ExitStack() as stack:
+    with StopSignals(sighup_effect="none", at_once=leave) as signals, ExitStack() as stack:
         report: Any = lambda steps: None    # noqa: E731
         if wants_bar(progress):
             from tqdm import tqdm

@@ -15,6 +15,7 @@ from minidrop.cli import values
 from minidrop.cli.caffe_flags import without
 from minidrop.cli.console import RunLog, console, visible_name
 from minidrop.cli.glog import CaffeNarrator, GlogFormatter
+from minidrop.cli.leaving import leave
 from minidrop.cli.options import (
     Command,
     chosen_device,
@@ -114,7 +115,7 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
         overrides = (*overrides, f"wire={wire}")
     with ExitStack() as stack:
         # Before the nets are built, which takes long, so that no signal is lost.
-        signals = stack.enter_context(StopSignals(sigint_effect, sighup_effect))
+        signals = stack.enter_context(StopSignals(sigint_effect, sighup_effect, leave))
         communicator = stack.enter_context(launched(together, rank_timeout))
         run_log = stack.enter_context(RunLog()) if communicator.rank == 0 else None
         formatter = GlogFormatter() if log_format == "caffe" else None

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 EFFECTS = ("stop", "snapshot", "none")
@@ -17,9 +18,10 @@ class StopSignals:
                     snapshot()
 
     SIGINT and SIGHUP have the effect "stop", "snapshot" or "none"; SIGTERM always requests a stop. A second
-    SIGINT with effect "stop" goes to the previous handler; Python's own raises KeyboardInterrupt at once. The
-    previous handlers are restored on exit. Outside the main thread, where Python allows no handlers, nothing
-    is caught or requested.
+    SIGINT with effect "stop" goes to the previous handler, or to `at_once` if there was none, as in a process
+    that a script starts in the background; Python's own raises KeyboardInterrupt at once. The previous
+    handlers are restored on exit. Outside the main thread, where Python allows no handlers, nothing is caught
+    or requested.
 
     asked: whether any StopSignals of this process has been asked to stop.
     stop_requested: the first signal that requested a stop ("SIGINT", "SIGTERM", "SIGHUP"), or None.
@@ -29,12 +31,14 @@ class StopSignals:
 
     asked: ClassVar[bool] = False
 
-    def __init__(self, sigint_effect: str = "stop", sighup_effect: str = "snapshot"):
+    def __init__(self, sigint_effect: str = "stop", sighup_effect: str = "snapshot",
+                 at_once: Callable = signal.default_int_handler):
         for effect in (sigint_effect, sighup_effect):
             if effect not in EFFECTS:
                 raise ValueError(f"a signal's effect is one of {', '.join(EFFECTS)}; got {effect!r}")
         self._effects = {"SIGINT": sigint_effect, "SIGTERM": "stop", "SIGHUP": sighup_effect}
         self._old: dict[str, Any] = {}
+        self._at_once = at_once
         self.stop_requested: str | None = None
         self.snapshot_requested = False
 
@@ -70,7 +74,7 @@ class StopSignals:
             StopSignals.asked = True
             if name == "SIGINT" and self.stop_requested:
                 old = self._old.get(name)
-                (old if callable(old) else signal.default_int_handler)(number, frame)
+                (old if callable(old) else self._at_once)(number, frame)
             self.stop_requested = self.stop_requested or name
 
 

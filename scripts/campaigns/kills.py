@@ -9,7 +9,8 @@ moments and gone on with, again and again, and all snapshots and metrics there m
 for bit. Kinds:
 
     kill    SIGKILL
-    signal  SIGTERM, SIGINT once, twice and often, SIGHUP: with their exit codes, and not a word on stderr
+    signal  SIGTERM, SIGINT once, twice and often, SIGHUP: with their exit codes, and not a word on stderr;
+            half of the trainings begin as in the background of a script, where a shell has SIGINT ignored
     disk    a small tmpfs for who may mount one, else a limit on the size of files: at most one error, and
             what is said names a file; then there is space again
     damage  snapshots cut off or with flipped bits: refused, and an older one is found
@@ -217,9 +218,10 @@ def wait_until_it_trains(child):
     watch.cancel()
 
 
-def struck(task, rng, numbers, early=False):
+def struck(task, rng, numbers, early=False, background=False):
     """Start a task, send it signals at a random moment after it begins to train (early: to start)."""
-    child = task.start()
+    handler = signal.SIG_IGN if background else signal.SIG_DFL      # however this process was started
+    child = task.start(preexec_fn=lambda: signal.signal(signal.SIGINT, handler))
     if not early:
         wait_until_it_trains(child)
     time.sleep(rng.uniform(0, AFTER))
@@ -240,7 +242,8 @@ def kill(task, rng):
 
 def stop(task, rng):
     name = rng.choice(sorted(SIGNALS))
-    child = struck(task, rng, SIGNALS[name])
+    background = rng.random() < 0.5
+    child = struck(task, rng, SIGNALS[name], background=background)
     if name == "SIGHUP":            # it goes on
         time.sleep(0.05)
         wanted = -signal.SIGKILL if child.poll() is None else 0
@@ -249,7 +252,7 @@ def stop(task, rng):
         wanted = 128 + SIGNALS[name][0]
     code, err = finished(child)
     expect((code, err), code and wanted)
-    return task.after(code) or name
+    return task.after(code) or name + " in the background" * background
 
 
 def fill(task, rng):

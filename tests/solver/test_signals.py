@@ -88,6 +88,21 @@ def test_sigint_while_stopping_stops_at_once(child, first):
     assert child.process.wait(20) == 1
 
 
+def test_without_an_old_handler_a_second_sigint_is_for_who_is_named():
+    """As in a process that a script starts in the background."""
+    old, calls = signal.signal(signal.SIGINT, signal.SIG_IGN), []
+    try:
+        with StopSignals(at_once=lambda number, frame: calls.append(number)) as signals:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert signals.stop_requested == "SIGINT" and not calls
+            os.kill(os.getpid(), signal.SIGINT)
+            assert calls == [signal.SIGINT]
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, old)
+        StopSignals.asked = False
+
+
 def test_a_second_sigterm_changes_nothing(child):
     child = child()
     for _ in range(3):
