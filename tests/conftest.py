@@ -29,6 +29,15 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_configure(config):
+    """The first of all processes fills a fresh checkout with compiled loops, before the others start."""
+    if not hasattr(config, "workerinput"):
+        loops, builds = (helper_module("kernels", name) for name in ("loops", "builds"))
+        kept, place = loops.archive(builds.folder()), loops.SOURCES / "__pycache__"
+        if loops.restore(kept, place):
+            config.add_cleanup(lambda: loops.keep(kept, place))
+
+
 def pytest_make_parametrize_id(val):
     """A gzip file holds the second in which it was made, and all workers must know a test by the same
     name."""
@@ -90,6 +99,12 @@ def backend_of_name():
 def builds():
     """The module tests/kernels/builds.py: keeps what compilers make."""
     return helper_module("kernels", "builds")
+
+
+@pytest.fixture(scope="session")
+def loops():
+    """The module tests/kernels/loops.py: keeps what Numba makes."""
+    return helper_module("kernels", "loops")
 
 
 @pytest.fixture(scope="session")

@@ -40,30 +40,31 @@ def test_few_modules_are_loose():
 
 
 # -- attributes ----------------------------------------------------------------------------------------------
-def targets(node):
-    """Yield the attributes that a statement writes."""
-    found = (node.targets if isinstance(node, ast.Assign)
-             else [node.target] if isinstance(node, ast.AugAssign | ast.AnnAssign) else [])
-    for target in found:
-        for one in ast.walk(target):
-            if isinstance(one, ast.Attribute) and isinstance(one.ctx, ast.Store):
-                yield one
+def written(tree):
+    """Return the attributes that something below a node writes."""
+    return [one for one in ast.walk(tree)
+            if isinstance(one, ast.Attribute) and isinstance(one.ctx, ast.Store)]
+
+
+def is_own(one):
+    return isinstance(one.value, ast.Name) and one.value.id in ("self", "cls")
 
 
 def own_attributes(tree):
     """Return the names that the classes of a module set on themselves."""
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef):
-            for part in ast.walk(node):
-                names |= {one.attr for one in targets(part)
-                          if isinstance(one.value, ast.Name) and one.value.id in ("self", "cls")}
-                if isinstance(part, ast.FunctionDef):
-                    names.add(part.name)
-            for part in node.body:
-                for target in (part.targets if isinstance(part, ast.Assign)
-                               else [part.target] if isinstance(part, ast.AnnAssign) else []):
-                    names |= {one.id for one in ast.walk(target) if isinstance(one, ast.Name)}
+    names, outside, classes = set(), [tree], []
+    for node in outside:        # it grows; classes inside of classes are looked at with those
+        for child in ast.iter_child_nodes(node):
+            (classes if isinstance(child, ast.ClassDef) else outside).append(child)
+    for part in (part for node in classes for part in ast.walk(node)):
+        if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store) and is_own(part):
+            names.add(part.attr)
+        elif isinstance(part, ast.FunctionDef):
+            names.add(part.name)
+        elif isinstance(part, ast.ClassDef):
+            for target in (target for line in part.body if isinstance(line, ast.Assign | ast.AnnAssign)
+                           for target in getattr(line, "targets", None) or [line.target]):
+                names |= {one.id for one in ast.walk(target) if isinstance(one, ast.Name)}
     return names
 
 
@@ -81,13 +82,10 @@ def foreign_writes(trees):
         for name in own_attributes(tree):
             owners[name].add(room(path))
     for path, tree in trees.items():
-        for node in ast.walk(tree):
-            for one in targets(node):
-                is_own = isinstance(one.value, ast.Name) and one.value.id in ("self", "cls")
-                is_own |= one.attr in MESSAGE_FIELDS or one.attr.startswith("__")
-                if (not is_own and owners[one.attr]
-                        and room(path) not in owners[one.attr]):
-                    yield name_of(path), one.lineno, one.attr
+        for one in written(tree):
+            ours = is_own(one) or one.attr in MESSAGE_FIELDS or one.attr.startswith("__")
+            if not ours and owners[one.attr] and room(path) not in owners[one.attr]:
+                yield name_of(path), one.lineno, one.attr
 
 
 def test_nobody_writes_the_attributes_of_another_floor():

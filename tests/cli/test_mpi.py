@@ -111,10 +111,11 @@ def test_a_rank_that_dies_ends_all(tiny, mpiexec):
 
 
 def test_an_error_of_all_ranks_is_shown_once(tiny, mpiexec):
-    child = mpiexec(3, "train", "--solver", tiny.solver, "--out", "o")
+    child = mpiexec(2, "train", "--solver", tiny.solver, "--out", "o", "--set",
+                    "layer.data.hdf5_data_param.batch_size=9")
     out, err = finish(child)
     assert child.returncode == 1 and err.count("error: ") == 1
-    assert "layer 'data' (HDF5Data): expected a batch of a multiple of 3 records" in err
+    assert "layer 'data' (HDF5Data): expected a batch of a multiple of 2 records" in err
 
 
 def test_devices(mpiexec):
