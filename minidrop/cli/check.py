@@ -9,7 +9,7 @@ from minidrop.cli.console import echo
 from minidrop.cli.net_table import drop_lines, layer_table
 from minidrop.cli.options import Command, ignore_unknown_option, net_options, stated
 from minidrop.cli.values import print_json
-from minidrop.config import NetParameter, SolverParameter, load_net, load_solver
+from minidrop.config import NetParameter, SolverParameter, parse_net, parse_solver
 from minidrop.config.load import read_text
 from minidrop.config.source_map import scan
 from minidrop.errors import ConfigError, MinidropError
@@ -62,8 +62,10 @@ def check(context: Any, files: tuple[str, ...], phase: Any, as_json: bool, overr
 
 def _nets(path, phase, overrides, dropout, level, stages, ignore_unknown):
     """Return [(title, Net)] of a file; raises ConfigError with all its mistakes."""
-    if _is_solver(path):
-        config = load_solver(path, ignore_unknown)
+    text = read_text(path)      # once: of a pipe there is no second time
+    if _is_solver(text, path):
+        config = parse_solver(text, path, ignore_unknown)
+        config.path = path
         if config.message.weights or any(text.startswith("weights") for text in overrides):
             # The weights have to fit as well.
             solver = Solver(config, overrides, dropout, "cpu", level=level, stages=stages)
@@ -71,7 +73,8 @@ def _nets(path, phase, overrides, dropout, level, stages, ignore_unknown):
         else:
             train, *tests = described_nets(config, overrides, dropout, level, stages)
         return [("phase TRAIN", train), *((f"test net {i}, phase TEST", net) for i, net in enumerate(tests))]
-    config = load_net(path, ignore_unknown)
+    config = parse_net(text, path, ignore_unknown)
+    config.path = path
     prepare_nets([config], dropout, overrides)
     nets, problems, hidden = {}, {}, 0
     phases = [phase] if phase else PHASES
@@ -96,9 +99,9 @@ def _merged(problems, phases):
         for name, lines in problems.items() for line in lines))
 
 
-def _is_solver(path):
-    """Return whether a file has more fields of a solver file than of a network file."""
-    names = [entry.name for entry in scan(read_text(path), path).entries]
+def _is_solver(text, path):
+    """Return whether a text has more fields of a solver file than of a network file."""
+    names = [entry.name for entry in scan(text, path).entries]
     score = {kind: sum(name in kind.DESCRIPTOR.fields_by_name for name in names)
              for kind in (SolverParameter, NetParameter)}
     return score[SolverParameter] > score[NetParameter]

@@ -26,11 +26,12 @@ _LINES_NAMED = 5
 
 
 def check(source: SourceMap, descriptor: Message, other: Message | None = None,
-          ignore_unknown: bool = False) -> None:
+          ignore_unknown: bool = False) -> list[tuple[tuple[int, int], str, str]]:
     """Raise one ConfigError with all problems of a scanned file, "file:line:column: ...", in file order.
 
     `descriptor` is that of the message in the file; `other` that of one it may contain by mistake.
-    `ignore_unknown`: a field that the schema lacks is no problem; a warning names it. Layer types are.
+    `ignore_unknown`: a field, or an `engine`, that the schema lacks is no problem; a warning names it. Layer
+    types are. Returns (place, text, another) for each value that the parser is to read as another.
     """
     problems = _Problems(ignore_unknown)
     _check_message(source.entries, descriptor, problems, other)
@@ -41,6 +42,7 @@ def check(source: SourceMap, descriptor: Message, other: Message | None = None,
         raise ConfigError.of([f"{locate(source.name, place)}: {say() if callable(say) else say}"
                               for place, say in shown], len(problems) - len(shown))
     problems.warn_of_ignored(source.name)
+    return problems.replaced
 
 
 class _Problems(list):
@@ -48,19 +50,25 @@ class _Problems(list):
 
     `types`: the mistakes of unknown layer types. The net reports them with all its other mistakes, but it is
     not built if there are mistakes here or `foreign` settings of such a layer.
-    `ignored`: {(message, field): places} of unknown fields to be passed over; None: they are mistakes.
+    `ignored`: {(message, field, value or ""): places} of unknown fields and values to be passed over; None:
+    they are mistakes. `replaced`: the places of these values, see `check`.
     """
 
     def __init__(self, ignore_unknown):
-        self.types, self.foreign = [], False
+        self.types, self.foreign, self.replaced = [], False, []
         self.ignored = {} if ignore_unknown else None
+
+    def ignore(self, message, field, value, place):
+        """Pass over an unknown field, or an unknown value of a field."""
+        self.ignored.setdefault((message, field, value), []).append(place)
 
     def warn_of_ignored(self, name):
         """Log a warning for each ignored field: where it first stands, what happens without it."""
         found = list((self.ignored or {}).items())
-        for (message, field), places in found[:MOST_MISTAKES]:
-            log.warning("%s: %s of %s is ignored%s%s", locate(name, places[0]), _short(field), message,
-                        _what_then(message, field), _also(places[1:]))
+        for (message, field, value), places in found[:MOST_MISTAKES]:
+            log.warning("%s: %s of %s is ignored%s%s", locate(name, places[0]),
+                        f"{field}: {_short(value)[1:-1]}" if value else _short(field), message,
+                        _what_engine(value) if value else _what_then(message, field), _also(places[1:]))
         if len(found) > MOST_MISTAKES:
             log.warning("%s: ... and %d more fields are ignored", name, len(found) - MOST_MISTAKES)
 
@@ -82,7 +90,7 @@ def _check_message(entries, descriptor, problems, other=None):
             if problems.ignored is None or _is_swapped(entry.name, descriptor, other):
                 problems.append((entry.place, partial(_unknown, entry, descriptor, other)))
             else:
-                problems.ignored.setdefault((descriptor.name, entry.name), []).append(entry.place)
+                problems.ignore(descriptor.name, entry.name, "", entry.place)
             continue
         if not is_repeated(field):
             if entry.in_list:
@@ -109,7 +117,18 @@ def _check_value(entry, field, problems):
         if field.type != field.TYPE_STRING:
             return f"'{field.name}' takes {expected(field)} without quotes, got {_short(''.join(entry.text))}"
         return _check_string(entry, field)
-    return problem_of(entry.text, field)
+    problem = problem_of(entry.text, field)
+    if problem and _is_engine(field) and problems.ignored is not None:
+        problems.ignore(field.containing_type.name, field.name, entry.text, entry.value_place)
+        default = field.enum_type.values_by_number[field.default_value].name
+        problems.replaced.append((entry.value_place, entry.text, default))
+        return None
+    return problem
+
+
+def _is_engine(field):
+    """Whether a field chooses how something is computed, never what: forks have more values than Caffe."""
+    return field.name == "engine" and field.type == field.TYPE_ENUM
 
 
 def problem_of(text: str, field: F) -> str | None:
@@ -121,8 +140,9 @@ def problem_of(text: str, field: F) -> str | None:
     except ValueError:
         if field.type == field.TYPE_ENUM:
             names = [value.name for value in field.enum_type.values]
-            fork = foreign_engine(text) if field.name == "engine" else ""
-            hint = f"; {fork} has it: leave it out, only speed changes" if fork else nearest(text, names)
+            fork = foreign_engine(text) if _is_engine(field) else ""
+            hint = (f"; {fork} has it: leave it out, or ignore it with --ignore-unknown; only speed changes"
+                    if fork else nearest(text, names))
             return f"'{field.name}' has no value {_short(text)}; its values are {', '.join(names)}{hint}"
         return f"'{field.name}' takes {expected(field)}, got {_short(text)}"
     if field.type == field.TYPE_FLOAT and not abs(value) < FLOAT32_END:
@@ -215,6 +235,13 @@ def _what_then(message, field):
     if found is None:
         return ": no known fork of Caffe has this field; what it would change is not known"
     return f": it is of a fork of Caffe, {found.fork}; without it {found.without}"
+
+
+def _what_engine(value):
+    """Return the same for a value of an `engine`."""
+    fork = foreign_engine(value)
+    return f": it is of a fork of Caffe, {fork}; without it only speed changes" if fork else (
+        ": no known fork of Caffe has this value; only speed changes")
 
 
 def _unknown(entry, descriptor, other):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,8 +147,7 @@ def is_text(raw: bytes) -> bool:
 def read_text(path: str) -> str:
     """Return the text of a file; raises ConfigError if it is missing, not UTF-8, or larger than 4 MiB."""
     try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+        raw = _read(path)
     except FileNotFoundError:
         folder, name = os.path.split(path)
         raise ConfigError(f"{path}: there is no such file{_nearest_file(folder, name)}") from None
@@ -165,6 +166,24 @@ def read_text(path: str) -> str:
         place = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
         raise ConfigError(f"{locate(path, place)}: byte 0x{raw[error.start]:02x} is not UTF-8 text; is this "
                           "a network or solver file? Save it as UTF-8") from None
+
+
+def _read(path):
+    """Return the beginning of a file. A pipe that nobody writes to, where reading waits, is a ConfigError."""
+    with open(path, "rb", opener=_without_waiting) as file:
+        start = b""
+        if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            with suppress(BlockingIOError):     # of one who will write
+                start = os.read(file.fileno(), MAX_BYTES + 1)
+                if not start:
+                    raise ConfigError(f"{path}: is a pipe that nobody writes to, or that has been read; name "
+                                      f"a file, or begin to write first")
+            os.set_blocking(file.fileno(), True)
+        return start + file.read(MAX_BYTES + 1 - len(start))
+
+
+def _without_waiting(path, flags):
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _nearest_file(folder, name):
@@ -187,7 +206,7 @@ def parse_message(text: str, name: str, message_class: Any, other: Any,
         place = text.count("\n", 0, error.start) + 1, error.start - text.rfind("\n", 0, error.start)
         raise ConfigError(f"{locate(name, place)}: holds a lone surrogate, which is no character") from None
     source = scan(text, name)
-    check(source, message_class.DESCRIPTOR, other.DESCRIPTOR, ignore_unknown)
+    text = _with(text, check(source, message_class.DESCRIPTOR, other.DESCRIPTOR, ignore_unknown))
     message = message_class()
     try:
         text_format.Parse(text, message, allow_unknown_field=ignore_unknown)
@@ -197,6 +216,15 @@ def parse_message(text: str, name: str, message_class: Any, other: Any,
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{name}: {error}") from None
     return message, None, source
+
+
+def _with(text, replaced):
+    """Return a text with other words at some places; see `check`."""
+    lines = text.split("\n")
+    for (line, column), old, new in reversed(replaced):
+        own = lines[line - 1]
+        lines[line - 1] = own[:column - 1] + new + own[column - 1 + len(old):]
+    return "\n".join(lines)
 
 
 def _copy(message):

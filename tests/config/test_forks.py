@@ -118,10 +118,19 @@ def test_a_solver_passes_over_fields_of_its_own_and_of_its_nets(tmp_path, caplog
         load_solver(path)
 
 
-def test_an_engine_of_a_fork_is_named():
-    text = PLAIN + 'layer { name: "r" type: "ReLU" bottom: "ip2" top: "r" relu_param { engine: MKL2017 } }'
-    with pytest.raises(ConfigError, match=r"Intel's Caffe \(intel/caffe\) has it: leave it out"):
-        parse_net(text)
+def test_an_engine_of_a_fork_is_named_or_passed_over(caplog):
+    text = PLAIN + 'layer { name: "r" type: "ReLU" bottom: "ip2" top: "r" relu_param { engine: %s } }\n'
+    with pytest.raises(ConfigError, match=r"Intel's Caffe \(intel/caffe\) has it: leave it out, or i"):
+        parse_net(text % "MKL2017")
+    two = text % "MKL2017" + 'layer { name: "é" type: "TanH" bottom: "r" top: "é" tanh_param { engine: 7 } }'
+    found = parse_net(two, "n", ignore_unknown=True).message
+    assert found.layer[:-1] == parse_net(text % "DEFAULT").message.layer
+    assert found.layer[-1].tanh_param.engine == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        "n:4:76: engine: MKL2017 of ReLUParameter is ignored: it is of a fork of Caffe, Intel's Caffe "
+        "(intel/caffe); without it only speed changes",
+        "n:5:74: engine: 7 of TanHParameter is ignored: no known fork of Caffe has this value; only speed "
+        "changes"]
 
 
 @pytest.mark.parametrize("value", [

@@ -1,6 +1,7 @@
 """Reading files: what comes out, and one test for each mistake with its whole message."""
 
 import os
+import threading
 
 import pytest
 from cases import in_turn
@@ -362,3 +363,16 @@ def test_a_layer_type_that_nobody_knows_is_named_before_its_settings():
 
 def test_a_file_that_can_be_read_leaves_unknown_types_to_the_net():
     assert parse_net(UNKNOWN.splitlines()[1]).message.layer[0].type == "Mangle"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_read_to_its_end_if_someone_writes_to_it(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match="pipe: is a pipe that nobody writes to, or that has been r"):
+        load_net(pipe)
+    beginning = os.open(pipe, os.O_RDWR)        # a writer that has written nothing yet
+    writer = threading.Timer(0.05, lambda: (os.write(beginning, NET.encode()), os.close(beginning)))
+    writer.start()
+    assert load_net(pipe).message == parse_net(NET).message
+    writer.join()
