@@ -33,6 +33,11 @@ def discarding() -> Iterator[None]:
         _discards.reset(token)
 
 
+def place_of(path: str | os.PathLike) -> Path:
+    """Return the place of a file to write: two names of one place give one path."""
+    return Path(os.path.realpath(Path(path).parent), Path(path).name)
+
+
 class HDF5Writer:
     """Appends batches to the datasets of a file, which takes the place of `path` in `close`.
 
@@ -92,7 +97,7 @@ class _Output:
         import h5py
 
         self.path, self.ended, self.is_open, self.process = path, "", False, os.getpid()
-        self.place = Path(os.path.realpath(Path(path).parent), Path(path).name)
+        self.place = place_of(path)
         if self.place in self.open_paths:
             raise DataError(f"{path}: expected one layer that writes it, got a second while the first one's "
                             "net is open (of the train net and a test net, perhaps); give each a file_name "

@@ -7,10 +7,13 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
+from minidrop.data.hdf5_output import place_of
 from minidrop.errors import MOST_MISTAKES, ConfigError
 from minidrop.layers import DataLayer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from minidrop.net.graph import BlobRef, Graph, Node
     from minidrop.net.problems import Problems
 
@@ -30,6 +33,21 @@ def check_sizes(node: Node, tops: dict[BlobRef, tuple[int, ...]]) -> None:
         if count > MOST_ENTRIES:
             raise ConfigError(f"{what} of shape {tuple(shape)} would have {count:.3g} entries, which no "
                               f"memory holds; make it smaller")
+
+
+def outputs_of(graph: Graph) -> list[tuple[Path, Node]]:
+    """Return (place, node) of each layer that writes a file."""
+    return [(place_of(node.layer.settings.file_name), node) for node in graph.nodes
+            if node.is_sound and node.config.type == "HDF5Output"]
+
+
+def check_outputs(graph: Graph, problems: Problems) -> None:
+    """Add to `problems` each layer that writes the file of a layer above."""
+    first: dict[Path, Node] = {}
+    for place, node in outputs_of(graph):
+        if first.setdefault(place, node) is not node:
+            problems.add(node.index, f"layer {first[place].name!r} writes this file as well; give each a "
+                                     f"file_name of its own", "hdf5_output_param", "file_name")
 
 
 def check_vocabularies(graph: Graph, problems: Problems) -> None:

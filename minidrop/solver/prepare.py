@@ -19,6 +19,7 @@ from minidrop.config import (
 )
 from minidrop.errors import ConfigError
 from minidrop.net import Net
+from minidrop.net.checks import outputs_of
 from minidrop.net.conversion import dropout_kind, prepare_nets
 from minidrop.solver.checks import solver_problems, warn_of_ignored
 from minidrop.solver.data_record import vocabulary_problems
@@ -71,12 +72,29 @@ def built_nets(config: SolverConfig, choices: Sequence[NetChoice | None],
     if len(sound) == len(nets):
         errors += [ConfigError.of(best_problems(config, sound[1:])),
                    ConfigError.of(early_stopping_problems(config, sound[1:])),
-                   ConfigError.of(vocabulary_problems(sound[0], sound[1:]))]
+                   ConfigError.of(vocabulary_problems(sound[0], sound[1:])),
+                   ConfigError.of(_output_problems(sound))]
     if any(str(error) for error in errors):
         for net in sound:
             net.close()
         raise ConfigError.together(error for error in errors if str(error))
     return sound
+
+
+def _output_problems(nets):
+    """Return the mistake of each HDF5Output that writes the file of another of the nets."""
+    first: dict[Any, tuple[str, str]] = {}
+    lines = []
+    for number, net in enumerate(nets):
+        title = f"test net {number - 1}" if number else "the train net"
+        for place, node in outputs_of(net.graph):
+            other, layer = first.setdefault(place, (title, node.name))
+            if other != title:
+                where = net.config.where(node.index, "hdf5_output_param", "file_name")
+                lines.append(f"{where}: layer {node.name!r} (HDF5Output): in {title} it would write the file "
+                             f"of {layer!r} in {other}; include the layer in one phase, or give each a "
+                             f"file_name of its own")
+    return lines
 
 
 def net_of(choice: NetChoice, share: Any, ranks: Ranks | None = None, **options: Any) -> Net:

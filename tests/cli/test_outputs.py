@@ -151,9 +151,15 @@ def test_what_only_looks_or_measures_replaces_no_file(tiny, minidrop):
         assert minidrop(*command).code == 0
         assert (tiny.path / "out.h5").read_text() == "old"
     result = minidrop("train", "--solver", tiny.solver, "--out", "run")
-    assert result.code == 1 and "layer 'o' (HDF5Output)" in result.err and "got a second" in result.err
+    assert result.code == 1 and "Iteration" not in result.out and result.err.endswith(
+        "layer 'o' (HDF5Output): in test net 0 it would write the file of 'o' in the train net; include the "
+        "layer in one phase, or give each a file_name of its own\n")
+    assert minidrop("check", tiny.solver).code == 1
     assert (tiny.path / "out.h5").read_text() == "old"
     assert not list(tiny.path.glob(".minidrop-*"))
+    net.write_text(net.read_text() + 'layer { name: "p" type: "HDF5Output" bottom: "ip2" bottom: "label" '
+                                     'hdf5_output_param { file_name: "./out.h5" } }')
+    assert "layer 'o' writes this file as well" in minidrop("check", net).err
 
 
 def test_a_run_that_fails_replaces_no_output_of_its_net(tiny, minidrop):
