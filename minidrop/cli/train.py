@@ -165,13 +165,13 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
 def _restore(solver, path):
     """Restore a snapshot and warn of settings that have changed since it was written."""
     solver.restore(path)
-    log.info("going on at iteration %d from %s", solver.iteration, path)
+    log.info("going on at iteration %d from %s", solver.iteration, solver.last_snapshot or path)
     if solver.iteration >= solver.settings.max_iter:
         log.warning("nothing is left to train: max_iter is %d; raise it with --set max_iter=N",
                     solver.settings.max_iter)
     if solver.last_snapshot is None:        # a solver state of Caffe's, which says nothing else
         return
-    before = read_header(path)
+    before = read_header(solver.last_snapshot)
     if before.get("dtype", solver.dtype) != solver.dtype:
         log.warning("the snapshot was written with --dtype %s, now it is %s", before["dtype"], solver.dtype)
     precision = solver.net.backend.precision

@@ -24,9 +24,29 @@ from minidrop.snapshot.caffe_writer import write_state
 from minidrop.solver.loss_scale import LossScale
 
 if TYPE_CHECKING:
+    from minidrop.config import SolverParameter
     from minidrop.solver.loop import Solver
 
 log = logging.getLogger(__name__)
+
+
+def endings(settings: SolverParameter) -> tuple[str, ...]:
+    """Return the endings of the files, the state's first, that snapshot_format asks for; () if not given."""
+    if not settings.HasField("snapshot_format"):
+        return ()
+    end = ".h5" if settings.snapshot_format == settings.HDF5 else ""
+    return f".solverstate{end}", f".caffemodel{end}"
+
+
+def there(path: str | os.PathLike) -> str | os.PathLike:
+    """Return the path of a state, or of minidrop's snapshot of the same name if only that is there."""
+    text = os.fspath(path)
+    own = text.removesuffix(".h5").removesuffix(".solverstate") + ".h5"
+    if not isinstance(text, str) or ".solverstate" not in text or os.path.exists(text) or (
+            not os.path.isfile(own)):
+        return path
+    log.info("%s is not there: going on from %s, the snapshot that minidrop writes in its place", text, own)
+    return own
 
 
 def is_own(path: str | os.PathLike) -> bool:

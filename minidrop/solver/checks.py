@@ -13,7 +13,7 @@ from minidrop.solver.wire import wire_problems
 
 log = logging.getLogger(__name__)
 
-_IGNORED = {"snapshot_diff": "snapshots hold no gradients", "snapshot_format": "snapshots are HDF5"}
+_IGNORED = {"snapshot_diff": "snapshots hold no gradients"}
 
 
 def solver_problems(config: SolverConfig) -> list[str]:

@@ -28,18 +28,24 @@ class Saving:
         state.load_initial(self, skip_mismatched)
 
     def snapshot(self: Any, path: str | PathLike | None = None) -> Path:
-        """Write everything a resumed run needs to `path` (default: PREFIX_iter_N.h5), and return the path."""
+        """Write everything a resumed run needs to `path` (default: PREFIX_iter_N.h5), and return the path.
+
+        By default, and where the solver file has a snapshot_format, also Caffe's two files beside it.
+        """
         self.settle()
+        caffes = () if path else caffe_state.endings(self.settings)
         path = Path(path) if path else Path(f"{self.snapshot_prefix}_iter_{self.iteration}.h5")
         if self.ranks.is_root:
             self.written.begin(path)
         with kept_weights(self):        # a signal may ask for it in the midst of a test
             state.write(self, path)
+        if caffes:
+            self.save_solverstate(path.with_suffix(caffes[0]))
         self.written.add(path, self.smoothed_loss)
         self.last_snapshot, self._snapshot_iteration = path, self.iteration
         tell(self, "snapshot", {"path": str(path)})
         if self.ranks.is_root:
-            self.written.prune(Path(self.snapshot_prefix), self.settings.snapshot_keep, path)
+            self.written.prune(Path(self.snapshot_prefix), self.settings.snapshot_keep, path, caffes)
         return path
 
     @property
@@ -50,8 +56,10 @@ class Saving:
     def restore(self: Any, path: str | PathLike) -> None:
         """Continue from a snapshot, or a .solverstate(.h5) of Caffe's, as if the run had never stopped.
 
-        If SnapshotError is raised, the solver is unchanged.
+        If there is only minidrop's snapshot where Caffe would have written the state, it is that one. If
+        SnapshotError is raised, the solver is unchanged.
         """
+        path = caffe_state.there(path)
         with suppress(CaptureError, DataError, NonFiniteError):       # of iterations that no longer count
             self.settle()
         if caffe_state.is_own(path):

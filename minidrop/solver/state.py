@@ -27,6 +27,7 @@ from minidrop.snapshot import (
     write_snapshot,
 )
 from minidrop.solver.averages import average_statistics, averages_of
+from minidrop.solver.caffe_state import endings
 from minidrop.solver.data_record import (
     place_record,
     places_of,
@@ -110,6 +111,7 @@ def check_names(solver: Solver) -> None:
     """Raise SnapshotError if the name of the file or of an array is too long for a snapshot."""
     path = Path(f"{solver.snapshot_prefix}_iter_{solver.settings.max_iter}.h5")
     check_keys(path, _state_arrays(solver))
+    path = path.with_suffix(max((".h5", *endings(solver.settings)), key=len))
     try:
         path.lstat()
     except OSError as error:

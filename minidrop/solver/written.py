@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from minidrop.snapshot import Seal, prune, sealed, under_prefix
@@ -46,16 +47,19 @@ class Written:
         """Whether a snapshot names another run; False if it names none."""
         return seal.run not in ("", self.run)
 
-    def prune(self, prefix: Path, keep: int, newest: Path) -> None:
+    def prune(self, prefix: Path, keep: int, newest: Path, beside: Sequence[str] = ()) -> None:
         """Delete all numbered snapshots of a prefix but the `keep` newest and that of the lowest loss.
 
-        keep 0: all stay. Leftovers of killed writers are deleted as well.
+        keep 0: all stay. beside: the endings of files that go with theirs. Leftovers of killed writers are
+        deleted as well.
         """
         best = self.best if keep else None
         protect = [path for path in (newest, best) if path is not None]
         for path in prune(prefix.parent, keep, protect, f"{prefix.name}_iter_",
                           lambda seal: not self.is_foreign(seal)):
             self._losses.pop(path, None)
+            for ending in beside:
+                path.with_suffix(ending).unlink(missing_ok=True)
 
     @property
     def best(self) -> Path | None:

@@ -69,6 +69,35 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(tmp_path, rule, ending):
     assert_same(whole, second)
 
 
+@pytest.mark.parametrize("form, end", [("BINARYPROTO", ""), ("HDF5", ".h5")])
+def test_training_writes_caffes_files_where_the_solver_names_a_format(tmp_path, form, end):
+    prefix = f"snapshot: 2 snapshot_prefix: '{tmp_path}/a.b' snapshot_format: {form} snapshot_keep: 1"
+    solver = make(more=prefix)
+    solver.step(4)
+    kept = {int(path.name.split("_iter_")[1].split(".")[0]) for path in tmp_path.iterdir()}
+    endings = ".h5", f".caffemodel{end}", f".solverstate{end}"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"a.b_iter_{n}{one}" for n in kept for one in endings}
+    assert 4 in kept and 2 not in kept or solver.written.best.name == "a.b_iter_2.h5"
+    again = make()
+    again.restore(tmp_path / f"a.b_iter_4.solverstate{end}")
+    assert_same(solver, again)
+    solver.snapshot(tmp_path / "by_name.h5")
+    assert not list(tmp_path.glob("by_name.*[el]"))
+
+
+def test_a_state_that_is_not_there_is_the_snapshot_in_its_place(tmp_path, caplog):
+    solver = make(more=f"snapshot: 2 snapshot_prefix: '{tmp_path}/a'")
+    solver.step(2)
+    again = make()
+    with caplog.at_level("INFO", "minidrop"):
+        again.restore(tmp_path / "a_iter_2.solverstate.h5")
+    assert_same(solver, again)
+    assert again.last_snapshot == tmp_path / "a_iter_2.h5" and "is not there: going on from" in caplog.text
+    with pytest.raises(md.SnapshotError, match="a_iter_3.solverstate: there is no such"):
+        again.restore(tmp_path / "a_iter_3.solverstate")
+
+
 @pytest.mark.parametrize("rule, slots", [("SGD", 1), ("Adam", 2)])
 def test_files_are_in_caffes_order(tmp_path, rule, slots):
     solver = make(rule)

@@ -442,15 +442,12 @@ def test_stopping_early_makes_no_last_test_and_keeps_the_last_state(tmp_path):
 
 
 def test_fields_without_effect_are_named_once(caplog):
-    make("debug_info: true snapshot_diff: true snapshot_format: BINARYPROTO test_compute_loss: true "
+    make("debug_info: true snapshot_diff: true test_compute_loss: true "
          "min_lr: 0.01 max_lr: 0.5 pct_start: 0.2")
     said = [record.getMessage() for record in caplog.records if "has no effect" in record.getMessage()]
     assert [message.split(": ")[1] for message in said] == [
-        "snapshot_diff has no effect", "snapshot_format has no effect", "min_lr has no effect",
-        "max_lr has no effect", "pct_start has no effect", "debug_info has no effect while display is 0"]
-    caplog.clear()
-    make("snapshot_format: HDF5")
-    assert not caplog.records
+        "snapshot_diff has no effect", "min_lr has no effect", "max_lr has no effect",
+        "pct_start has no effect", "debug_info has no effect while display is 0"]
 
 
 @pytest.mark.parametrize("what, value, message", [
