@@ -11,7 +11,7 @@ from google.protobuf import text_encoding, text_format
 from google.protobuf.descriptor import FieldDescriptor as F
 from google.protobuf.message import Message
 
-from minidrop.config.fields import layer_types, unknown_type
+from minidrop.config.fields import layer_types, unknown_type, unknown_v1_type
 from minidrop.config.forks import foreign_engine, foreign_field
 from minidrop.config.source_map import locate
 from minidrop.errors import MOST_MISTAKES, ConfigError, nearest
@@ -139,6 +139,8 @@ def problem_of(text: str, field: F) -> str | None:
         value = value_of(text, field)
     except ValueError:
         if field.type == field.TYPE_ENUM:
+            if field.full_name.endswith("V1LayerParameter.type") and (known := unknown_v1_type(text)):
+                return known
             names = [value.name for value in field.enum_type.values]
             fork = foreign_engine(text) if _is_engine(field) else ""
             hint = (f"; {fork} has it: leave it out, or ignore it with --ignore-unknown; only speed changes"
@@ -252,6 +254,8 @@ def _unknown(entry, descriptor, other):
     if foreign_field(descriptor.name, name) is not None:
         return (f"{descriptor.name} has no field '{name}'{_what_then(descriptor.name, name)}; delete it, or "
                 f"ignore such fields with --ignore-unknown")
+    if descriptor.name == "LayerParameter" and name in _OF_V1:
+        return f"'{name}' is of the old `layers {{ }}`; in `layer {{ }}` write {_OF_V1[name]}"
     inside = [field.name for field in descriptor.fields
               if field.message_type is not None and name in field.message_type.fields_by_name]
     hint = nearest(name, descriptor.fields_by_name)
@@ -263,6 +267,8 @@ def _unknown(entry, descriptor, other):
 # What may follow a backslash; protobuf's Python reader misreads \\u, and only warns of unknown escapes.
 _ESCAPE = r"""[abfnrtv\\'"]|x[0-9A-Fa-f]{1,2}|[0-3][0-7]{2}|[0-7]{1,2}(?![0-7])"""
 _ESCAPED = re.compile(rf"(?:[^\\]|\\(?:{_ESCAPE}))*")
+_OF_V1 = {"blobs_lr": "param { lr_mult: ... }", "weight_decay": "param { decay_mult: ... }",
+          "blob_share_mode": "param { share_mode: ... }"}
 _FILES = {"NetParameter": "network", "SolverParameter": "solver"}
 
 

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from minidrop.config.forks import foreign_type
+from minidrop.config.forks import foreign_type, foreign_v1_type
 from minidrop.config.minidrop_pb2 import LayerParameter
 from minidrop.registry import Registry
 
@@ -38,6 +38,16 @@ def unknown_type(kind: str) -> str:
         return str(layer_types.unknown(kind))
     return (f"unknown layer type {kind!r}: it is of a fork of Caffe, {found.fork}, and minidrop has none; "
             f"{found.without}")
+
+
+def unknown_v1_type(value: str) -> str:
+    """Return the message for a value that forks or today's form have and V1's `type` has not, else ""."""
+    if kind := foreign_v1_type(value):
+        return unknown_type(kind).replace(repr(kind), value, 1)
+    plain = value.replace("_", "").lower()
+    today = next((kind for kind in layer_types.names() if kind.lower() == plain), "")
+    return today and (f"'layers' has no type {value}, which is younger than this form; write layer {{ type: "
+                      f"\"{today}\" ... }}, and the other layers in today's form too")
 
 
 @cache

@@ -206,6 +206,12 @@ def foreign_type(kind: str) -> Foreign | None:
     return FOREIGN_TYPES.get(kind)
 
 
+def foreign_v1_type(value: str) -> str:
+    """Return the layer type that a fork means by a value of V1's `type`, as PriorBox by PRIOR_BOX, or ""."""
+    plain = value.replace("_", "").lower()
+    return next((kind for kind in FOREIGN_TYPES if kind.lower() == plain), "")
+
+
 def foreign_engine(value: str) -> str:
     """Return the fork that has a value of an `engine`, "" if no known one has it."""
     return _VALUES.get(value, "")

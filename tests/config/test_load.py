@@ -148,6 +148,13 @@ def test_decimal_is_needed():
     ('layers { name: "x" type: RELU } layer { name: "y" type: "ReLU" }',
      "1:1: 'layers' is Caffe's old (V1) form of 'layer', and both are given; write `layer { type: "
      "\"InnerProduct\" ... }` for `layers { type: INNER_PRODUCT ... }`"),
+    ('layers { type: CROP }', "1:16: 'layers' has no type CROP, which is younger than this form; write layer "
+     "{ type: \"Crop\" ... }, and the other layers in today's form too"),
+    ('layers { type: IMAGE_SEG_DATA }', "1:16: unknown layer type IMAGE_SEG_DATA: it is of a fork of Caffe, "
+     "DeepLab (deeplab-public), and minidrop has none; write HDF5Data or Data layers, one of images and one "
+     "of labels"),
+    ('layer { blobs_lr: 1 }', "1:9: 'blobs_lr' is of the old `layers { }`; in `layer { }` write param { "
+     "lr_mult: ... }"),
     ('name: "a\\0b"', "1:7: 'name' may not hold a NUL character"),
     ('layer {\n  relu_param {\n}', "1:1: 'layer' opened here is never closed; put '}' where it ends"),
     ('layer { relu_param < }', "1:22: expected '>' to close 'relu_param' (line 1), got '}'"),
