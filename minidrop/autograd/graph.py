@@ -6,7 +6,7 @@ import heapq
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -113,7 +113,7 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
         watch.begin([leaf for leaf, _ in left.values()])
     for tensor, gradient in seeds:
         deliver(tensor, gradient, [gradient])
-    have_read([tensor for tensor, _ in seeds if id(tensor) in left])
+    have_read([leaf for leaf in (whole_of(tensor) for tensor, _ in seeds) if id(leaf) in left])
     while order:
         function = heapq.heappop(order)[2]
         try:
@@ -122,7 +122,7 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
             failed(function, error)
             raise
         if watch is not None:       # what it raises is no fault of the function
-            have_read([tensor for tensor in inputs if id(tensor) in left])
+            have_read([leaf for leaf in map(whole_of, inputs) if id(leaf) in left])
             watch.has_run()
     if watch is not None:
         for leaf, _ in list(left.values()):         # read by functions that no gradient has reached
@@ -137,6 +137,11 @@ def _check_shape(function, tensor, gradient):
                          f"for an input of shape {data.shape}; they must be equal")
 
 
+def whole_of(tensor: Any) -> Any:
+    """Return the tensor itself; of a ReshapedParameter the Parameter whose array it shares."""
+    return getattr(tensor, "whole", tensor)
+
+
 def _readers(seeds):
     """Return {id of a leaf: [the leaf, how often the seeds and the functions below them read it]}."""
     found, seen = {}, set()
@@ -145,7 +150,8 @@ def _readers(seeds):
         tensor = waiting.pop()
         function = tensor.creator
         if function is None:
-            found.setdefault(id(tensor), [tensor, 0])[1] += 1
+            leaf = whole_of(tensor)
+            found.setdefault(id(leaf), [leaf, 0])[1] += 1
         elif function not in seen:
             seen.add(function)
             waiting += [one for one in function.inputs or () if one.requires_grad]

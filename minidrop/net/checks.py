@@ -35,6 +35,11 @@ def check_sizes(node: Node, tops: dict[BlobRef, tuple[int, ...]]) -> None:
                               f"memory holds; make it smaller")
 
 
+def can_share(one: tuple[int, ...], other: tuple[int, ...], is_permissive: bool) -> bool:
+    """Return whether layers can share an array of these shapes: PERMISSIVE asks for as many entries alone."""
+    return math.prod(one) == math.prod(other) if is_permissive else tuple(one) == tuple(other)
+
+
 def outputs_of(graph: Graph) -> list[tuple[Path, Node]]:
     """Return (place, node) of each layer that writes a file."""
     return [(place_of(node.layer.settings.file_name), node) for node in graph.nodes

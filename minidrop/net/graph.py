@@ -20,7 +20,7 @@ from minidrop.errors import ConfigError, MinidropError, nearest
 from minidrop.fillers import check_filler
 from minidrop.layers import layer_class
 from minidrop.layers.flow import OWN, Adds, Drops, Pass, Product
-from minidrop.net.checks import check_outputs, check_sizes, check_twins, check_vocabularies
+from minidrop.net.checks import can_share, check_outputs, check_sizes, check_twins, check_vocabularies
 from minidrop.net.problems import Problems
 from minidrop.patterns.drop_site import DropSite
 
@@ -321,11 +321,10 @@ def _add_parameters(graph, node, named, problems):
         if shared is None:
             shared = named[own.name] = ParameterNode(spec, own.name)
             graph.parameters.append(shared)
-        elif tuple(shared.spec.shape) != tuple(spec.shape):
+        elif not can_share(shared.spec.shape, spec.shape, own.share_mode == own.PERMISSIVE):
             problems.add(node.index, f"the shared parameter {own.name!r} has shape "
-                                     f"{tuple(shared.spec.shape)}, but is needed as {tuple(spec.shape)}"
-                                     + "; share_mode PERMISSIVE is read, but an array has one shape here"
-                                     * (own.share_mode == own.PERMISSIVE), ("param", i))
+                                     f"{tuple(shared.spec.shape)}, but is needed as {tuple(spec.shape)}",
+                         ("param", i))
         shared.users.append((node, spec.name))
         if not spec.trained:        # as Caffe reads old files, which give 1 or nothing
             shared.lr_mult = shared.decay_mult = 0.0

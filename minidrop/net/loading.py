@@ -153,9 +153,10 @@ class Loading:
             if not set(needed) <= set(blobs) or max(blobs, default=0) >= len(own):
                 self.report.mismatched.append((layer, weights.shapes(layer), [p.shape for p in own.values()]))
                 continue
-            for i, name in enumerate(own):
+            for i, (name, parameter) in enumerate(own.items()):
                 if i in blobs:
-                    self._choose(chosen, self._first[f"{layer}/{name}"], blobs[i], f"{layer}/{name}")
+                    self._choose(chosen, self._first[f"{layer}/{name}"], blobs[i], f"{layer}/{name}",
+                                 parameter.shape)
         others = {}
         for layer in weights.layers:
             if layer not in self.net.params and (shapes := weights.shapes(layer)):
@@ -168,8 +169,8 @@ class Loading:
     def _is_first(self, layer, name):
         return self._first[f"{layer}/{name}"] == f"{layer}/{name}"
 
-    def _choose(self, chosen, name, blob, shown_as=""):
-        shape = tuple(self._targets[name].shape)
+    def _choose(self, chosen, name, blob, shown_as="", shape=None):
+        shape = tuple(shape or self._targets[name].shape)
         if blob.fits(shape):
             chosen[name] = blob
         else:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from minidrop.autograd import Parameter
+from minidrop.autograd import Parameter, ReshapedParameter, whole_of
 from minidrop.backend import Backend
 from minidrop.config import NetConfig
 from minidrop.data.binaryproto import blob_of
@@ -43,7 +43,9 @@ def make_parameters(graph: Graph, config: NetConfig, backend: Backend, dtype: st
             multipliers = (1.0 if value is None else value for value in (found.lr_mult, found.decay_mult))
             parameter = Parameter(data, backend, f"{node.name}.{name}", *multipliers)
         for node, name in found.users:
-            node.layer.params[name] = parameter
+            shape = next(tuple(spec.shape) for spec in node.layer.parameter_specs() if spec.name == name)
+            node.layer.params[name] = parameter if parameter.shape == shape else ReshapedParameter(
+                whole_of(parameter), shape, f"{node.name}.{name}")
     for node in graph.nodes:        # in the order of the layer, in which files hold them, also where shared
         own = node.layer.params
         for spec in node.layer.parameter_specs() if own else ():

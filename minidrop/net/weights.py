@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from minidrop.autograd import whole_of
 from minidrop.errors import ConfigError, ShapeError
 from minidrop.net.loading import Loading, Paths
 from minidrop.net.saving import save
@@ -33,7 +34,8 @@ class Weights:
         found: dict[int, tuple[Parameter, list[str]]] = {}
         for layer, own in self.params.items():
             for name, parameter in own.items():
-                found.setdefault(id(parameter), (parameter, []))[1].append(f"{layer}/{name}")
+                whole = whole_of(parameter)
+                found.setdefault(id(whole), (whole, []))[1].append(f"{layer}/{name}")
         return found.values()
 
     def clear_grads(self) -> None:

@@ -1,0 +1,73 @@
+"""ReshapedParameter: a parameter of another shape, for layers that share one array in two shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidrop.autograd.graph import whole_of
+from minidrop.autograd.tensor import Block, Blocks, Parameter, as_matrix
+
+
+class ReshapedParameter(Parameter):
+    """The values and the gradient of the Parameter `whole` in another shape, of as many entries."""
+
+    __slots__ = ("_shape", "_whole")
+
+    def __init__(self, whole: Parameter, shape: tuple[int, ...], name: str | None = None):
+        self._whole, self._shape = whole, tuple(shape)
+        self.backend, self.name = whole.backend, name
+        self.kept = self.creator = None
+        self.kept_axis, self.output_index = 1, 0
+        self.lr_mult, self.decay_mult = whole.lr_mult, whole.decay_mult
+
+    @property
+    def whole(self) -> Parameter:
+        """The parameter that is trained."""
+        return self._whole
+
+    @property
+    def data(self) -> Any:
+        """The values of `whole`, in this shape."""
+        return self._whole.data.reshape(self._shape)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether `whole` is trained."""
+        return self._whole.requires_grad
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The gradient as blocks of a matrix of this shape: one, or none."""
+        grad = self.grad
+        return [] if grad is None else [Block(grad)]
+
+    @property
+    def grad(self) -> np.ndarray | None:
+        """The dense gradient in this shape, or None before the first backward."""
+        grad = self._whole.grad
+        return None if grad is None else grad.reshape(self._shape)
+
+    @grad.setter
+    def grad(self, value: np.ndarray | None) -> None:
+        self._whole.grad = None if value is None else value.reshape(self._whole.shape)
+
+    def accumulate(self, gradient: Block | Blocks | np.ndarray) -> None:
+        """Add to the gradient of `whole`: a Block as it is where both are the same matrix."""
+        for part in gradient.parts if isinstance(gradient, Blocks) else [gradient]:
+            if not isinstance(part, Block):
+                self._whole.accumulate(part.reshape(self._whole.shape))
+            elif as_matrix(self.data).shape == as_matrix(self._whole.data).shape:
+                self._whole.accumulate(part)
+            else:
+                dense = part.dense(self.backend, self._shape)
+                self._whole.accumulate(dense.reshape(self._whole.shape))
+
+    def copy_from(self, other: Parameter) -> None:
+        """Copy values, gradient and multipliers from a Parameter of this shape."""
+        self._whole.copy_from(whole_of(other))
+
+    def share_data(self, other: Parameter) -> None:
+        """Hold the very values of a Parameter of this shape."""
+        self._whole.data = other.data.reshape(self._whole.shape)
