@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import stat
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -134,12 +135,16 @@ def decimal(x: float) -> float:
 
 
 def is_text(raw: bytes) -> bool:
-    """Return whether the beginning of a file, which may end within a character, is UTF-8 text."""
+    """Return whether the beginning of a file, which may end within a character, is UTF-8 text.
+
+    Its comments, from # to the end of a line, may be in any encoding.
+    """
     raw = raw.removeprefix(b"\xef\xbb\xbf")
     try:
         raw[:MAX_BYTES].decode("utf-8")
     except UnicodeDecodeError as error:
-        if error.start < min(len(raw), MAX_BYTES) - 4:
+        if error.start < min(len(raw), MAX_BYTES) - 4 and (
+                _NO_CHARACTER.search(_with_readable_comments(raw[:MAX_BYTES - 4]))):
             return False
     return not any(byte in raw for byte in range(32) if byte not in b"\t\n\v\f\r")
 
@@ -161,11 +166,26 @@ def read_text(path: str) -> str:
                           "is it data or a file of weights?")
     try:
         return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = raw[:error.start]
-        place = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
-        raise ConfigError(f"{locate(path, place)}: byte 0x{raw[error.start]:02x} is not UTF-8 text; is this "
-                          "a network or solver file? Save it as UTF-8") from None
+    except UnicodeDecodeError:
+        text = _with_readable_comments(raw)
+    if found := _NO_CHARACTER.search(text):
+        at = found.start()
+        place = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+        raise ConfigError(f"{locate(path, place)}: byte 0x{ord(text[at]) - 0xdc00:02x} is not UTF-8 text; is "
+                          "this a network or solver file? Save it as UTF-8")
+    return text
+
+
+# What decoding makes of a byte that is no UTF-8, and what such bytes may stand in.
+_NO_CHARACTER = re.compile("[\udc80-\udcff]")
+_STRING_OR_COMMENT = re.compile(r""""(?:[^"\\\n]|\\[^\n])*"|'(?:[^'\\\n]|\\[^\n])*'|#[^\n]*""")
+
+
+def _with_readable_comments(raw):
+    """Return a text with a mark in comments for each byte that is no UTF-8, elsewhere with a surrogate."""
+    return _STRING_OR_COMMENT.sub(
+        lambda found: _NO_CHARACTER.sub("\ufffd", found[0]) if found[0][0] == "#" else found[0],
+        raw.decode("utf-8-sig", "surrogateescape"))
 
 
 def _read(path):

@@ -16,7 +16,7 @@ from minidrop.config import (
     parse_net,
     parse_solver,
 )
-from minidrop.config.load import MAX_BYTES
+from minidrop.config.load import MAX_BYTES, is_text
 from minidrop.errors import ConfigError
 
 NET = """# a comment { with a brace
@@ -383,3 +383,14 @@ def test_a_pipe_is_read_to_its_end_if_someone_writes_to_it(tmp_path):
     writer.start()
     assert load_net(pipe).message == parse_net(NET).message
     writer.join()
+
+
+def test_comments_may_be_in_any_encoding(tmp_path):
+    path = tmp_path / "net.prototxt"
+    text = '# \u5b66\u4e60\nname: "a # b" # "\u7387\r\nlayer { name: "x" } # \u672b'
+    path.write_bytes(text.encode("gbk"))
+    assert load_net(path).message == parse_net('name: "a # b" layer { name: "x" }').message
+    assert is_text(path.read_bytes()) and not is_text(b"\x0a\x02" + path.read_bytes())
+    path.write_bytes(text.replace("a #", "\u7387").encode("gbk"))
+    with pytest.raises(ConfigError, match=r"net.prototxt:2:8: byte 0xc2 is not UTF-8 text"):
+        load_net(path)
