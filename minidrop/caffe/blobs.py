@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from minidrop.autograd import Parameter
 from minidrop.layers.python_blob import BlobSizes, checked_lengths
 from minidrop.net import Layerwise
@@ -15,9 +13,10 @@ from minidrop.net import Layerwise
 class NetBlob(BlobSizes):
     """One blob of a net.
 
-    `data` is the array that the net computes on, `diff` that of its gradient: on a GPU CuPy's. A pass gives a
-    blob that a layer computes a new array, so take `data` anew after each; an input keeps its array until it
-    is reshaped.
+    `data` is the array that the net computes on, `diff` that of its gradient: on a GPU CuPy's. As long as a
+    script holds the array of `data`, later passes write to it, until the blob has another shape; so does a
+    step of a solver. Only a pass that begins at a layer which works in place on this very array gives a new
+    one.
     """
 
     def __init__(self, layerwise: Layerwise, name: str):
@@ -31,14 +30,13 @@ class NetBlob(BlobSizes):
     @property
     def data(self) -> Any:
         """The values; zeros before any pass."""
-        return self._layerwise.value(self._name).data
+        return self._layerwise.array(self._name)
 
     @property
     def diff(self) -> Any:
         """The gradient, from which a backward pass begins where no layer of it reads the blob.
 
-        A step of a solver leaves zeros, and the loss_weight of a loss: it keeps no gradients of blobs. For
-        those run net.forward() and net.backward().
+        A step of a solver leaves the gradients of its last pass; units that it did not compute have zeros.
         """
         return self._layerwise.gradient(self._name)
 
@@ -50,8 +48,9 @@ class NetBlob(BlobSizes):
 class ParameterBlob(BlobSizes):
     """One parameter of a net. `data` is the array that the net computes with.
 
-    `diff` is its gradient: what passes backward have added up, written to as well as read. After a step of a
-    solver, which clears that, it is the gradient of the step, a read-only array. (In Caffe: the update.)
+    `diff` is its gradient, written to as well as read: what passes backward have added up. After a step of a
+    solver, which clears that, it is the gradient of the step (in Caffe: the update) until a pass backward
+    begins from zero.
     """
 
     def __init__(self, parameter: Parameter, of_step: Callable[[Parameter], Any]):
@@ -74,18 +73,10 @@ class ParameterBlob(BlobSizes):
         if parameter.grad is None:
             gradient = self._of_step(parameter)
             if gradient is not None:
-                return _read_only(gradient)
+                return gradient
         # As one array in place of its blocks, so that what is written to it counts.
         with parameter.backend.active():
             gradient = parameter.dense_grad()
             parameter.clear_grad()
             parameter.accumulate(gradient)
         return parameter.grad
-
-
-def _read_only(array):
-    """Return a view that cannot be written to; CuPy has none."""
-    if isinstance(array, np.ndarray):
-        array = array.view()
-        array.flags.writeable = False
-    return array

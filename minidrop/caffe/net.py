@@ -63,7 +63,7 @@ class Net:
     def _wrap(self, core):
         self.core = core
         self.layerwise = Layerwise(core)
-        self.gradients_of_step: dict[Parameter, Any] = {}    # functions that make it
+        self.gradients_of_step: dict[Parameter, Any] = {}    # arrays, or functions that make them
 
     # -- what there is ---------------------------------------------------------------------------------------
     @property
@@ -123,8 +123,19 @@ class Net:
         return [node.name for node in self.core.graph.nodes]
 
     def _of_step(self, parameter: Parameter) -> Any:
-        """Return the gradient of a solver's last step, None where none is known."""
-        return self.gradients_of_step[parameter]() if parameter in self.gradients_of_step else None
+        """Return the gradient of a solver's last step, one array that may be changed; None: none is known."""
+        found = self.gradients_of_step.get(parameter)
+        if callable(found):
+            with parameter.backend.active():
+                found = self.gradients_of_step[parameter] = found().copy()
+        return found
+
+    def take_gradients_of_step(self) -> None:
+        """Let what `diff` shows since a solver's last step be the gradients of the parameters."""
+        for parameter in list(self.gradients_of_step):
+            if parameter.grad is None:
+                parameter.accumulate(self._of_step(parameter))
+        self.gradients_of_step.clear()
 
     # -- passes ----------------------------------------------------------------------------------------------
     def forward(self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None,
@@ -136,7 +147,7 @@ class Net:
         self._fill(inputs, self.inputs, "inputs", lambda blob: blob.data)
         self.layerwise.forward(start, end)
         names = self.outputs if end is None else self.top_names[end]
-        return {name: self._blob(name).data for name in [*names, *(blobs or ())]}
+        return {name: self.layerwise.value(name).data for name in [*names, *(blobs or ())]}
 
     def backward(self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None,
                  **gradients: Any) -> dict[str, Any]:
@@ -146,6 +157,7 @@ class Net:
         leaves them as they are. Gradients of parameters are added to what their diffs hold.
         """
         self._fill(gradients, self.outputs, "outputs", lambda blob: blob.diff)
+        self.gradients_of_step.clear()
         self.layerwise.backward(start, end)
         names = self.inputs if end is None else self.bottom_names[end]
         return {name: self._blob(name).diff for name in [*names, *(diffs or ())]}

@@ -12,6 +12,7 @@ from minidrop.autograd.tensor import Blocks
 from minidrop.caffe import mode
 from minidrop.caffe.net import Net
 from minidrop.errors import NonFiniteError
+from minidrop.net.layerwise_parts import BlobGradients, compute_apart
 from minidrop.solver import Solver as Core
 from minidrop.solver.averages import average, begin
 from minidrop.solver.prepare import as_solver_config
@@ -21,8 +22,8 @@ class Solver:
     """Trains as a solver file says, by the rule of its type; `core` is the minidrop Solver behind it.
 
     `net` and `test_nets` are nets by pycaffe's names. It runs on the device that is set (see `set_mode_gpu`),
-    whatever solver_mode says. A step computes, as in minidrop's own training, only the units that drops keep;
-    it leaves blobs and gradients of parameters to be looked at, but no gradients of blobs.
+    whatever solver_mode says. A step computes, as in minidrop's own training, only the units that drops keep,
+    with the same bits; it leaves blobs and the gradients of blobs and parameters to be looked at.
     """
 
     type: str | None = None
@@ -38,11 +39,21 @@ class Solver:
         self.test_nets = [Net.of(net) for net in self.core.test_nets]
         self._on_start: list[Callable[[], object]] = []
         self._on_gradients: list[Callable[[], object]] = []
+        self._blob_gradients: BlobGradients | None = None
+        compute_apart(self.core.net)
+        self.core.after_forward.append(self._watch)
         self.core.after_backward.append(self._ready)
+
+    def _watch(self) -> None:
+        """Keep the gradients of the blobs of the pass that goes backward now, for who looks later."""
+        scale = self.core.loss_scale
+        self._blob_gradients = BlobGradients(self.core.net.run, scale.value if scale else 1.0)
 
     def _ready(self, parameters: dict[str, Parameter]) -> None:
         """Call what waits for the gradients, which may change them, then keep them for who looks later."""
         self.net.gradients_of_step.clear()
+        if self._blob_gradients is not None:
+            self.net.layerwise.give_gradients(self._blob_gradients)
         for function in self._on_gradients:
             function()
         self.net.gradients_of_step = {
@@ -104,11 +115,11 @@ class Solver:
         nothing, if one of them is not finite.
         """
         core = self.core
+        self.net.take_gradients_of_step()
         begin(core)
         if broken := core.updater.apply(core.iteration, core.learning_rate, core.settings.iter_size):
             raise NonFiniteError(f"apply_update: the gradient of {broken} is not finite; nothing was updated")
         average(core)
-        self.net.gradients_of_step.clear()
 
     def add_callback(self, on_start: Callable[[], object], on_gradients_ready: Callable[[], object]) -> None:
         """Call on_start() before each iteration, on_gradients_ready() before each update.

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from minidrop.autograd import Tensor, backward
 from minidrop.errors import ConfigError, DataError, MinidropError, ShapeError, fits_into_memory, nearest
-from minidrop.layers.given import NodeDraw
 from minidrop.net.graph import BlobRef, Node
+from minidrop.net.layerwise_parts import BlobGradients, Call, HeldArrays, trained_blobs
 from minidrop.net.reshaping import front_of, rebuild
 
 if TYPE_CHECKING:
     from minidrop.net.net import Net
-
-
-@dataclass
-class _Call:
-    """One run of a layer: what it read, wrote, drew, and its recurrent states before."""
-
-    bottoms: list[Tensor]
-    tops: tuple[Tensor, ...]
-    drawn: NodeDraw
-    state: dict
-    spent: bool = False         # its functions, which serve one pass backward, have run backward
 
 
 class Layerwise:
@@ -35,7 +24,8 @@ class Layerwise:
     is the array that the next layer reads. Every blob is whole, also where a drop would let a pass of the net
     leave out a part of it.
 
-    A pass of the net itself, e.g. one of a Solver, leaves its blobs here too, but no gradients of them.
+    A pass of the net itself, e.g. one of a Solver, leaves its blobs here too; their gradients it leaves only
+    where `give_gradients` brings them. An array from `array` is kept up to date as long as somebody holds it.
     Input layers give the blobs that they hold here to the net's own passes as well.
 
     After a reshape of inputs a pass to a layer needs only the layers up to it to fit them, as in Caffe: where
@@ -43,7 +33,7 @@ class Layerwise:
     """
 
     def __init__(self, net: Net):
-        self.net = net
+        self.net, self._held = net, HeldArrays()
         self._front: Net | None = None
         self._read_graph()
 
@@ -67,7 +57,7 @@ class Layerwise:
         for ref, shape in (*self.net.graph.shapes.items(), *self._graph.shapes.items()):
             self._shapes[ref.name] = shape
             self._versions[ref.name] = max(self._versions.get(ref.name, 0), ref.version + 1)
-        self._trained = _trained(net)
+        self._trained = trained_blobs(net)
         self._inputs = {name: node.layer for node in self._all_nodes if node.config.type == "Input"
                         for name in node.layer.shapes}
         if front is None:
@@ -102,6 +92,20 @@ class Layerwise:
             self._set(ref, self._whole(ref, self._run.tensors[ref]))
         return self._run.tensors[ref]
 
+    def array(self, name: str) -> Any:
+        """Return the array of `value`, into which later passes write too while somebody holds it.
+
+        (Not where the shape changes, nor where a layer that runs in place still needs what it read.)
+        """
+        return self._held.give(name, self.value(name).data)
+
+    def give_gradients(self, found: BlobGradients) -> None:
+        """Let blobs have the gradients of the last pass backward of the net itself."""
+        self._adopt()
+        self._given = found
+        for name in self._held.names:
+            self.value(name)
+
     def gradient(self, name: str) -> Any:
         """Return the array of the gradient of a blob: what `backward` left, or what it begins with.
 
@@ -110,8 +114,10 @@ class Layerwise:
         """
         shape, found = self.shape(name), self._gradients.get(name)
         if found is None or found.shape != shape:
-            with self.net.backend.active():
-                found = self.net.backend.xp.full(shape, self._weights.get(name, 0), self.net.dtype)
+            found = self._given.of(name) if self._given is not None and name not in self._weights else None
+            if found is None or found.shape != shape:
+                with self.net.backend.active():
+                    found = self.net.backend.xp.full(shape, self._weights.get(name, 0), self.net.dtype)
             self._gradients[name] = found
         return found
 
@@ -171,6 +177,8 @@ class Layerwise:
 
     def _set(self, ref, tensor):
         """Let a blob hold a tensor; later versions of it, of which this one takes the place, are gone."""
+        if ref.version + 1 == self._versions[ref.name] and ref.name not in self._inputs:
+            tensor = self._held.put(ref.name, tensor, self._calls.values())
         for version in range(ref.version, self._versions[ref.name]):
             self._run.tensors.pop(BlobRef(ref.name, version), None)
         self._run.tensors[ref] = tensor
@@ -180,8 +188,9 @@ class Layerwise:
     def _begin(self, run):
         """Go on from the tensors of a Run."""
         self._run, self._run_of_net = run, self.net.run
-        self._calls: dict[int, _Call] = {}      # by the index of the node
+        self._calls: dict[int, Call] = {}      # by the index of the node
         self._gradients: dict[str, Any] = {}    # by the name of the blob
+        self._given: BlobGradients | None = None
         self._current = {ref.name: ref for ref in sorted(run.tensors)}      # the version that a blob holds
         self._is_own = dict.fromkeys(run.tensors, False)
 
@@ -227,21 +236,22 @@ class Layerwise:
             self._run.spent = True      # for the net's own `backward`: the layers are not connected
             self._acting.draw_if_due()
             for node in nodes:
+                self._calls.pop(node.index, None)
+            for node in nodes:
                 self._forward(node)
 
     def _forward(self, node: Node) -> None:
         values = [self.value(ref.name) for ref in node.bottoms]
         bottoms = [Tensor(value.data, value.requires_grad, value.backend) for value in values]
         state = dict(node.layer.state)
-        self._calls.pop(node.index, None)
         tops = self._run.layer(node, list(bottoms))
         if node.layer.is_data:
             tops = tuple(self._whole(ref, top) for ref, top in zip(node.tops, tops, strict=True))
-        self._calls[node.index] = _Call(bottoms, tops, node.layer.drawn, state)
+        self._calls[node.index] = Call(bottoms, tops, node.layer.drawn, state)
         for ref, top in zip(node.tops, tops, strict=True):
             self._set(ref, top)
 
-    def _again(self, node: Node, call: _Call) -> None:
+    def _again(self, node: Node, call: Call) -> None:
         """Run a layer forward again as before, for another pass backward; states and statistics stay."""
         layer = node.layer
         state = dict(layer.state)
@@ -257,7 +267,7 @@ class Layerwise:
                 for parameter, data in statistics:
                     parameter.data[...] = data
 
-    def _call_on_blobs(self, node: Node) -> _Call:
+    def _call_on_blobs(self, node: Node) -> Call:
         """Return a run of a layer on what its bottoms hold now, which leaves its tops as they are.
 
         What a layer below has overwritten in place is what the layer above has given, if that has run.
@@ -273,7 +283,7 @@ class Layerwise:
                 value = self._whole(ref, value)
             bottoms.append(Tensor(value.data, ref in self._trained, value.backend))
         with self._pass():          # where the layer's draw is one that computes every unit
-            call = _Call(bottoms, (), node.layer.drawn, dict(node.layer.state))
+            call = Call(bottoms, (), node.layer.drawn, dict(node.layer.state))
         self._again(node, call)
         for ref, top in zip(node.tops, call.tops, strict=True):
             if top.shape not in (self._graph.shapes[ref], self.shape(ref.name)):
@@ -337,14 +347,3 @@ class Layerwise:
             raise DataError(f"blob {ref.name!r} has shape {gradient.shape} and not {top.shape} now, "
                             f"changed by a layer in place; begin backward below it, or name its top anew")
         return gradient.copy()
-
-
-def _trained(net):
-    """Return the blobs below which there is something to train, or data where force_backward is set."""
-    found: set[BlobRef] = set()
-    for node in net.graph.nodes:
-        read = [ref for i, ref in enumerate(node.bottoms) if i not in net.detached.get(node.index, ())]
-        if (any(parameter.requires_grad for parameter in node.layer.params.values())
-                or found.intersection(read) or net.force_backward and node.layer.is_data):
-            found.update(node.tops)
-    return found

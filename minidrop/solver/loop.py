@@ -66,6 +66,8 @@ class Solver(Saving):
     `choices` is (train, tests): the NetChoice of each net, overrides applied. `settings` is the resolved
     SolverParameter. `steps` runs the iterations.
 
+    `after_forward`: functions called before the last pass of an iteration goes backward, in eager steps only.
+
     `after_backward`: functions called with {"layer/name": Parameter} of all trained parameters when the
     gradients of an iteration are complete (after iter_size passes), before they are clipped and applied. They
     may change the gradients, which in float16 are still multiplied by `loss_scale`. In captured steps their
@@ -97,6 +99,7 @@ class Solver(Saving):
         self.callbacks: list[Callable[[Event], object]] = []
         self._late_error: BaseException | None = None
         self._should_stop: Callable[[Solver], object] = _never
+        self.after_forward: list[Callable[[], object]] = []
         self.after_backward: list[Callable[[dict[str, Parameter]], object]] = []
         warn_of_ignored(self.config)
         self._nets: list[Net] = []

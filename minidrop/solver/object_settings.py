@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minidrop.config import SolverParameter
+from minidrop.config.assign import assign
 from minidrop.config.nets import ALL_RECORDS
-from minidrop.config.spec import assign
 from minidrop.data import DataLoader
 from minidrop.errors import ConfigError
 from minidrop.nn import Module

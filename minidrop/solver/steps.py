@@ -193,8 +193,9 @@ class _Passes:
             self.last = [scale * weight for weight in weights]
             if part < self.size - 1:
                 net.backward(self.last)
-            elif self.debug:
-                self.debug.forward()
+            else:
+                for function in [*([self.debug.forward] if self.debug else []), *self.solver.after_forward]:
+                    function()
             self.loss += sum(loss * weight for loss, weight in zip(losses, weights, strict=True)) / self.size
         return True
 

@@ -17,7 +17,7 @@ from drop_methods import parse_method, parse_recurrent_method
 
 from minidrop.backend import Backend
 from minidrop.config import TRAIN, NetParameter, SolverParameter, decimal, load_net, load_solver
-from minidrop.config.spec import assign
+from minidrop.config.assign import assign
 from minidrop.net.costs import costs
 
 FOLDER = Path(__file__).resolve().parents[2] / "models"

@@ -18,7 +18,7 @@ from bench_models import BATCHES, FOLDER, Model
 from drop_methods import Method
 
 from minidrop.config import TRAIN, NetParameter, SolverParameter, filter_state, load_net, load_solver
-from minidrop.config.spec import assign
+from minidrop.config.assign import assign
 from minidrop.errors import ConfigError, nearest
 
 # as the data layer of each makes them

@@ -17,7 +17,7 @@ from bench_models import batches_per_pass
 from drop_methods import parse_method
 
 from minidrop.config import TRAIN, SolverParameter
-from minidrop.config.spec import assign
+from minidrop.config.assign import assign
 from minidrop.config.transformer import Transformer
 from minidrop.data import HDF5Records, find_source
 from minidrop.data.prepare import is_made, write_part

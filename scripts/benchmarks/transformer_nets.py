@@ -23,7 +23,7 @@ from bench_models import BATCHES, Model
 from drop_methods import Method
 
 from minidrop.config import TRAIN, NetConfig, SolverParameter, filter_state
-from minidrop.config.spec import assign
+from minidrop.config.assign import assign
 from minidrop.config.transformer import Transformer
 from minidrop.errors import ConfigError, nearest
 from minidrop.net.conversion import convert_dropout

@@ -24,7 +24,13 @@ from caffe import layers as L, params as P
 from caffe.proto import caffe_pb2
 import caffe.draw
 from caffe.net_spec import Function, Top
-assert isinstance(L.ReLU("x"), Top) and isinstance(L.ReLU("x").layer, Function)
+relu = L.ReLU("x", negative_slope=0.5)
+assert isinstance(relu, Top) and isinstance(relu.fn, Function) and relu.n == 0
+assert (relu.fn.type_name, relu.fn.inputs, relu.fn.ntop, relu.fn.params) == (
+    "ReLU", ("x",), 1, {"negative_slope": 0.5})
+layer = caffe_pb2.LayerParameter()
+caffe.net_spec.assign_proto(layer, "convolution_param", dict(num_output=3, kernel_size=[1, 2]))
+assert layer.convolution_param.kernel_size == [1, 2] and relu.to_proto().layer[0].type == "ReLU"
 assert caffe is minidrop.caffe and caffe.io is minidrop.caffe.io
 assert caffe_pb2.NetParameter is caffe.proto.caffe_pb2.NetParameter
 assert P.Pooling.MAX == 0 and caffe.NetSpec().to_proto() == caffe_pb2.NetParameter()

@@ -129,16 +129,63 @@ def test_looking_on_changes_nothing(solver_file):
     np.testing.assert_array_equal(plain.net.params["fc1"][0].data, watched.net.params["fc1"][0].data)
 
 
-def test_a_step_leaves_no_gradients_of_blobs_of_an_earlier_pass(solver_file):
+def test_a_step_leaves_the_gradients_of_blobs(solver_file):
+    """Also with two passes a step, and where a drop leaves out units."""
+    text = Path("train.prototxt").read_text()
+    place = text.index("layer {", text.index('name: "relu1"'))
+    written("train.prototxt", text[:place] + 'layer { name: "drop" type: "ApproxDropout" bottom: "fc1" top: '
+            '"drop" approx_dropout_param { dropout_ratio: 0.5 } } ' + text[place:].replace(
+                'bottom: "fc1"', 'bottom: "drop"'))
+    written(solver_file, Path(solver_file).read_text() + "iter_size: 2\n")
     solver = caffe.SGDSolver(solver_file)
+    solver.net.forward()
+    solver.net.backward()
+    seen = []
     for _ in range(2):
-        solver.net.forward()
-        solver.net.backward()
-        assert solver.net.blobs["fc1"].diff.any()
         solver.step(1)
-        assert not solver.net.blobs["fc1"].diff.any() and solver.net.blobs["loss"].diff == 1
-        solver.net.backward()       # on what the blobs hold
-        assert solver.net.blobs["fc1"].diff.any()
+        seen.append(solver.net.blobs["score"].diff.copy())
+    names = "conv1", "fc1", "drop", "score"
+    for name in names:
+        blob = solver.net.blobs[name]
+        assert blob.diff.shape == blob.data.shape and blob.diff.any() and blob.diff.flags.writeable, name
+    assert (seen[0] != seen[1]).any()
+    np.testing.assert_allclose(seen[1].sum(1), 0, atol=1e-6)        # of a softmax
+    kept = solver.net.blobs["drop"].data.any(0)
+    assert 0 < kept.sum() < 10 and not solver.net.blobs["fc1"].diff[:, ~kept].any()
+    assert solver.net.blobs["loss"].diff == 1 and not solver.net.blobs["data"].diff.any()
+    solver.net.backward()       # on what the blobs hold, with the weights of now
+    assert solver.net.blobs["score"].diff.any()
+
+
+def test_gradients_of_blobs_are_those_of_a_pass_by_hand(solver_file):
+    solver, own = caffe.SGDSolver(solver_file), caffe.SGDSolver(solver_file)
+    for _ in range(2):
+        own.net.clear_param_diffs()
+        own.net.forward()
+        own.net.backward()
+        solver.step(1)
+        for name in ("score", "fc1", "conv1"):
+            np.testing.assert_allclose(solver.net.blobs[name].diff, own.net.blobs[name].diff, rtol=1e-4,
+                                       atol=1e-7, err_msg=name)
+        own.apply_update()
+
+
+def test_an_array_that_is_held_shows_what_later_passes_compute(solver_file):
+    solver, other = caffe.SGDSolver(solver_file), caffe.SGDSolver(solver_file)
+    held = {name: solver.net.blobs[name].data for name in ("data", "conv1", "fc1", "loss")}
+    for number in range(4):
+        for one in (solver, other):
+            if number % 2:
+                one.step(1)
+            else:
+                one.net.clear_param_diffs()
+                one.net.forward()
+                one.net.backward()
+        for name, array in held.items():
+            np.testing.assert_array_equal(array, other.net.blobs[name].data, err_msg=f"{name} {number}")
+            assert solver.net.blobs[name].data is array
+        for name, blobs in solver.net.params.items():
+            np.testing.assert_array_equal(blobs[0].diff, other.net.params[name][0].diff)
 
 
 def test_the_rule_of_the_class_counts_more_than_the_file(solver_file):
@@ -199,10 +246,16 @@ def test_what_a_callback_writes_to_gradients_is_what_the_update_uses(solver_file
     np.testing.assert_allclose(before - weight.data, 0.1 * expected, rtol=1e-3, atol=1e-7)
     np.testing.assert_array_equal(fixed.data, kept)
     np.testing.assert_allclose(weight.diff, expected, rtol=1e-6)
-    with pytest.raises(ValueError, match="read-only"):
-        weight.diff[...] = 1
+    before, history = weight.data.copy(), solver.core.updater.history["fc1/weight"][0].copy()
+    weight.diff[...] = 1        # until a pass backward, or `clear_param_diffs`, it is what an update uses
+    assert (weight.diff == 1).all()
+    solver.apply_update()
+    np.testing.assert_allclose(before - weight.data, 0.9 * history + 0.1, rtol=1e-3)
+    solver.step(1)
+    weight.diff[...] = 100
     solver.net.forward()
     solver.net.backward()
+    assert (abs(weight.diff) < 50).all()
     weight.diff[...] = 1
     assert (solver.core.net.params["fc1"]["weight"].grad == 1).all()
 
