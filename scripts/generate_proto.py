@@ -1,6 +1,6 @@
 """Make minidrop/config/minidrop_pb2.py from minidrop.proto: python scripts/generate_proto.py
 
-Needs grpcio-tools 1.72.* (in the `test` extra), whose protoc is 6.30: code of that release imports with every
+Needs grpcio-tools 1.72.* (the extra `proto`), whose protoc is 6.30: code of that release imports with every
 protobuf from 6.30 up to, and without, 8. The sha256 of the .proto stands in the result, so that a test can
 tell a stale one without any protoc.
 """

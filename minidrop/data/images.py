@@ -113,7 +113,8 @@ def _pixels(image, color):
     if color is not None:
         image = _upright(image)
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        if color is None or not image.mode.startswith("I;16"):
+        # Older Pillow reads a PNG of 16 bits as "I"; none has more.
+        if color is None or not (image.mode.startswith("I;16") or image.mode == "I" and kind == "PNG"):
             raise _Unfit("one of 16 or 32 bits a pixel; make it one of 8")
         gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
         return np.stack([gray] * 3) if color else gray[None]

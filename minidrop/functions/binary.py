@@ -66,11 +66,10 @@ class Binary(Function):
             dtype = number_dtype(x.dtype, self.number)
             dtype = as_float(dtype) if self.real else dtype
             x = x if x.dtype == dtype else x.astype(dtype)
-            try:
-                number = dtype.type(self.number)
-            except OverflowError:
+            if dtype.kind in "iu" and not np.iinfo(dtype).min <= self.number <= np.iinfo(dtype).max:
                 raise TensorError(f"{self.symbol}: {dtype} cannot hold {self.number}; convert the tensor "
-                                  f"first, as in x.astype('int64')") from None
+                                  f"first, as in x.astype('int64')")      # NumPy 1 would take it modulo 2^n
+            number = dtype.type(self.number)
             a, b = (number, x) if self.first else (x, number)
         else:
             a, b = xs

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cases
 import h5py
 import numpy as np
 import pytest
@@ -172,3 +173,18 @@ def test_the_package_imports_no_script():
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else (
                 [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else [])
             assert not {module.split(".")[0] for module in modules} & (names | {"scripts"}), path
+
+
+class TestOldest:
+    def test_every_extra_has_a_lower_bound_of_each_package_and_tests(self):
+        oldest = cases.script("oldest")
+        wanted = oldest.requirements()
+        assert wanted["core"]["numpy"] == "numpy==1.26" and wanted["cuda12"] == {
+            "cupy-cuda12x": "cupy-cuda12x[ctk]==14"}
+        assert {*oldest.TESTS, *oldest.COMMANDS} == set(wanted)
+        known = {name for pins in wanted.values() for name in pins}
+        assert known >= {*oldest.TOOLS, *(name for names in oldest.ALSO.values() for name in names)}
+        for arguments in oldest.TESTS.values():
+            assert all((ROOT / word).is_file() for word in arguments.split() if word.startswith("tests/"))
+        with pytest.raises(SystemExit, match=r"setup.cfg: expected NAME >=VERSION .*, got 'numpy'"):
+            oldest._lowest("numpy")
