@@ -2,15 +2,14 @@
 
 import json
 import math
-import os
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, Browser
 
 from minidrop.apps.charts import MOST_MARKS, MOST_POINTS, Series, chart, log_ticks, thinned, ticks
 from minidrop.apps.curves import read_curves
@@ -276,32 +275,22 @@ def test_long_curves_keep_their_extremes():
                 assert "nan" not in line["points"] and "inf" not in line["points"]
 
 
-def _browser():
-    return next((path for name in ("chromium", "chromium-browser", "google-chrome")
-                 if (path := shutil.which(name))), None)
-
-
-@pytest.mark.skipif(_browser() is None, reason="needs Chromium in PATH")
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium in PATH")
 def test_a_browser_shows_it(tmp_path, minidrop, monkeypatch):
     from io import BytesIO
     image = pytest.importorskip("PIL.Image")
     monkeypatch.chdir(tmp_path)
     write_run("run", HOSTILE, [3.0 / (i + 1) for i in range(30)])
     assert minidrop("report", "run").code == 0
-    command = [_browser(), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-               f"--user-data-dir={tmp_path / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND"]
-    where = (tmp_path / "report.html").as_uri()
-    environment = {**os.environ, "HOME": str(tmp_path)}
-    # A window cannot be as narrow as a phone; a frame can.
-    Path("phone.html").write_text('<body style="margin: 0"><iframe src="report.html" style="width: 390px; '
-                                  'height: 900px; border: 0"></iframe></body>')
-    for place, width in ((where, 1000), ((tmp_path / "phone.html").as_uri(), 390)):
-        shot = [*command, "--window-size=1000,900", f"--screenshot={tmp_path / 'page.png'}", place]
-        done = subprocess.run(shot, capture_output=True, timeout=120, env=environment)
-        assert done.returncode == 0, done.stderr
-        picture = np.asarray(image.open(BytesIO((tmp_path / "page.png").read_bytes())).convert("RGB"), int)
-        colours = picture[:, :width].reshape(-1, 3)
-        blue = (colours[:, 2] > colours[:, 0] + 60).sum()       # the curve
-        assert blue > 200 and len(np.unique(colours, axis=0)) > 20
-        # Nothing sticks out, so that there is no bar to scroll with: the edges are empty.
-        assert len(np.unique(picture[:, width - 4:width].reshape(-1, 3), axis=0)) == 1
+    with Browser(tmp_path) as browser:
+        for width in (1000, 390):       # that of a phone
+            browser.open((tmp_path / "report.html").as_uri(), width)
+            picture = np.asarray(image.open(BytesIO(browser.picture())).convert("RGB"), int)
+            assert picture.shape[1] == width
+            colours = picture.reshape(-1, 3)
+            blue = (colours[:, 2] > colours[:, 0] + 60).sum()       # the curve
+            assert blue > 200 and len(np.unique(colours, axis=0)) > 20
+            # Nothing sticks out, so that there is no bar to scroll with: the edges are empty.
+            assert len(np.unique(picture[:, width - 4:].reshape(-1, 3), axis=0)) == 1
+            assert browser.value("document.documentElement.scrollWidth") <= width
+        assert browser.said == []
