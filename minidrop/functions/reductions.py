@@ -132,11 +132,11 @@ class LogSumExp(_Reduction):
         xp, self.shape, self.dtype = backend.xp, x.shape, x.dtype
         largest = x.max(axis=self.axes, keepdims=True)
         shift = xp.where(xp.isfinite(largest), largest, x.dtype.type(0))
-        with np.errstate(divide="ignore"):          # of nothing but -inf
+        with np.errstate(divide="ignore", invalid="ignore"):        # of nothing but -inf: shares of NaN
             self.share = xp.exp(x - shift)
             total = self.share.sum(axis=self.axes, keepdims=True)
             y = shift + xp.log(total)
-        self.share /= total
+            self.share /= total
         return y if self.keepdims else y.reshape([n for i, n in enumerate(x.shape) if i not in self.axes])
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:

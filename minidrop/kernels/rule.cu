@@ -28,7 +28,7 @@ __device__ __forceinline__ void apply(REAL& W, REAL g, REAL& A, REAL& B, const N
                n5 = numbers.n5, n6 = numbers.n6, n7 = numbers.n7;
     g = g * numbers.grad_scale;
     if (numbers.decay != 0)
-        g = g + (numbers.l1 ? REAL((w > 0) - (w < 0)) : w) * numbers.decay;
+        g = g + (numbers.l1 ? (w == w ? REAL((w > 0) - (w < 0)) : w) : w) * numbers.decay;
     FORMULA
 }
 

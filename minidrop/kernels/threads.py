@@ -20,6 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from minidrop.errors import TensorError
+
 log = logging.getLogger(__name__)
 
 _VARIABLE = "OPENBLAS_THREAD_TIMEOUT"
@@ -111,8 +113,21 @@ def by_rows(kernel: Callable, rows: int, elements: int, *args: Any) -> None:
     """Call kernel(*args, first_row, last_row) over 0..rows, split between the kernel threads if it pays.
 
     elements: the amount of work, in streamed array elements. The split never changes a result: every row is
-    computed by one call, in the same order of operations.
+    computed by one call, in the same order of operations. Raises TensorError for arrays of numbers that no
+    loop is compiled for, such as float16.
     """
+    try:
+        _by_rows(kernel, rows, elements, args)
+    except Exception as error:
+        if isinstance(error, NotImplementedError) or type(error).__module__.startswith("numba."):
+            for dtype in {one.dtype for one in args if hasattr(one, "dtype")}:
+                if dtype.kind not in "biuf" or dtype.name == "float16":
+                    raise TensorError(f"the CPU computes with float32 and float64, got an array of {dtype}; "
+                                      f"convert it first, as in x.astype('float32')") from None
+        raise
+
+
+def _by_rows(kernel, rows, elements, args):
     parts = min(COUNT, rows) if elements >= _LEAST_ELEMENTS else 1
     # Within a part of other work nobody may be left to take a task: the one who waits for it is waited for.
     if parts < 2 or is_worker():

@@ -36,7 +36,7 @@ __device__ __forceinline__ void update(REAL* __restrict__ W, REAL* __restrict__ 
         gradient[k] = source[k] >= 0 ? g[source[k]] : REAL(0);
     }
     FOR_COLUMNS(k) {
-        const REAL r = step.l1 ? REAL((w[k] > 0) - (w[k] < 0)) : w[k];
+        const REAL r = step.l1 && w[k] == w[k] ? REAL((w[k] > 0) - (w[k] < 0)) : w[k];      // NaN stays NaN
         const REAL change = step.momentum * h[k] + (step.rate * gradient[k] + step.decay * r);
         if (32 * k < left) {
             history[32 * k] = change;

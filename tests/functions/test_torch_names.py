@@ -107,3 +107,15 @@ def test_a_training_step_as_it_is_written_in_pytorch():
             p.data -= 0.1 * p.grad
             p.zero_grad()
     assert loss.item() < 1e-8 and np.allclose(w.numpy(), true, atol=1e-3)
+
+
+def test_logsumexp_of_nothing_finite():
+    """Of nothing but -inf it is -inf with a gradient of NaN, without a warning, as PyTorch's."""
+    torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
+    values = np.array([[-np.inf, -np.inf], [0.0, -np.inf], [np.inf, 1.0]])
+    ours, theirs = Tensor(values, True), torch.tensor(values, requires_grad=True)
+    found, expected = functions.logsumexp(ours, 1), torch.logsumexp(theirs, 1)
+    found.backward(np.ones(3))
+    expected.backward(torch.ones(3))
+    np.testing.assert_array_equal(found.numpy(), expected.detach().numpy())
+    np.testing.assert_array_equal(ours.grad, theirs.grad.numpy())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minidrop.autograd import Block
-from minidrop.backend import Backend
+from minidrop.backend import Backend, get_backend
 from minidrop.backend.device_sets import MovingKept
 from minidrop.backend.window import Window
 from minidrop.kept import Kept
@@ -317,3 +317,20 @@ def test_entries_beyond_2_to_the_31(emulated):
     emulated.add_block(W, last, cols, np.ones((2, 4), np.float32))
     emulated.put_columns(W[-2:], cols, np.full((2, 4), 2, np.float32))
     assert W[2**15, 5:8].tolist() == [2, 2, 0] and W[0, 5:8].tolist() == [1, 1, 0]
+
+
+def test_l1_decay_of_a_weight_that_is_nan(emulated):
+    """Its sign is NaN on every device, as NumPy's: the history shows it, too."""
+    for update in ("sgd", "rule"):
+        found = []
+        for on in (GENERIC, get_backend("cpu"), emulated):
+            W, history, blocks = numbers(5, 70), numbers(5, 70) + 1, [Block(numbers(5, 70))]
+            W[1, 2] = np.nan
+            if update == "sgd":
+                on.sgd_update(W, history, blocks, 0.1, 0.9, 0.01, True, 0.5)
+            else:
+                on.rule_update(W, [history], blocks, rmsprop.RMSProp, (0.1, 0.9, 0.1, 9.0), 0.01, True, 0.5)
+            assert np.argwhere(np.isnan(history)).tolist() == [[1, 2]] and np.isnan(W[1, 2])
+            found.append((W, history))
+        for other in found[1:]:
+            np.testing.assert_allclose(other, found[0], rtol=1e-4, atol=1e-5)
