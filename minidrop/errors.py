@@ -120,6 +120,12 @@ class fits_into_memory:
             raise BackendError(f"{self.what} does not fit into memory; make it smaller ({error})") from None
 
 
+def kind_of(value: Any) -> str:
+    """Return what a value is, in place of what was expected: its class, or that it is a class itself."""
+    return f"the class {value.__name__}; write {value.__name__}(...)" if isinstance(value, type) else (
+        type(value).__name__)
+
+
 def nearest(name: str, known: Any, count: int = 3) -> str:
     """Return "; did you mean 'a' or 'b'?" for the known names most like `name`, or ''.
 

@@ -114,7 +114,8 @@ class Tensor(Operators):
     def item(self) -> Any:
         """Return the only entry as a Python number. Raises ShapeError if there are several, or none."""
         if self.data.size != 1 or math.prod(self.shape) != 1:
-            raise ShapeError(f"tensor {self.name or ''} of shape {self.shape} is no single number")
+            name = f" {self.name}" if self.name else ""
+            raise ShapeError(f"tensor{name} of shape {self.shape} is no single number")
         return self.numpy().reshape(()).item()
 
     def tolist(self) -> Any:

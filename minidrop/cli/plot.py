@@ -13,7 +13,7 @@ from minidrop.cli.plots import check_picture
 
 @click.command(cls=Command)
 @click.argument("paths", nargs=-1, required=True, metavar="RUN...")
-@click.option("--out", metavar="FILE.png|svg|pdf", help="Draw a picture.")
+@click.option("-o", "--out", metavar="FILE.png|svg|pdf", help="Draw a picture.")
 @click.option("--terminal", is_flag=True, help="Draw in the terminal.  [default: without --out]")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME",
               help="Only this quantity: loss, lr, an output of the net. Repeatable.  [default: all]")

@@ -58,7 +58,7 @@ def _columns(_context, _option, value):
 @weights_option
 @skip_option
 @ema_option
-@click.option("--out", metavar="FILE", help="Where predictions go.  [default: stdout]")
+@click.option("-o", "--out", metavar="FILE", help="Where predictions go.  [default: stdout]")
 @click.option("--format", "kind", type=click.Choice(FORMATS), help="CSV, JSON lines, or arrays. "
               " [default: by the ending of --out, else csv]")
 @click.option("--output", "outputs", multiple=True, metavar="BLOB",

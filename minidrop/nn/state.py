@@ -84,6 +84,9 @@ class State:
         none, or SnapshotError is raised. It is raised too for an array of another shape, or with an entry
         that is no finite number of the module's dtype. Nothing is changed then.
         """
+        if not isinstance(state, Mapping):
+            raise SnapshotError(f"{self.describe()}: expected {{name: array}}, got {type(state).__name__}; "
+                                f"np.load reads a .npz file")
         known = {name: parameter for name, parameter, _ in self._named_arrays()}
         missing = [name for name in known if name not in state]
         unknown = [name for name in state if name not in known]

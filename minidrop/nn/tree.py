@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from minidrop.errors import ConfigError, nearest
+from minidrop.errors import ConfigError, kind_of, nearest
 from minidrop.nn.symbol import TraceError
 from minidrop.nn.trace import current_trace
 
@@ -165,6 +165,7 @@ def checked_modules(modules: Iterable[Any], where: str) -> list[Module]:
     found = list(modules)
     for one in found:
         if not isinstance(one, Tree):
-            raise ConfigError(f"{where}: expected modules, got {type(one).__name__}"
-                              + ("; use nn.Lambda for a function" if callable(one) else ""))
+            is_function = callable(one) and not isinstance(one, type)
+            raise ConfigError(f"{where}: expected modules, got {kind_of(one)}"
+                              + "; use nn.Lambda for a function" * is_function)
     return found

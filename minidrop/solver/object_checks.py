@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from minidrop.data import DataLoader
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, kind_of
 from minidrop.nn import Module
 from minidrop.nn.objective import Objective
 from minidrop.solver.early_stopping import EarlyStopping
@@ -79,7 +79,7 @@ def tests_of(test: Any, metrics: Any) -> list[Tested]:
         if not isinstance(loader, DataLoader):
             what, wanted = ("test", "a DataLoader or None") if name == "" else (f"test {name!r}",
                                                                                 "a DataLoader")
-            raise ConfigError(f"{what}: expected {wanted}, got {type(loader).__name__}")
+            raise ConfigError(f"{what}: expected {wanted}, got {kind_of(loader)}")
     own = _metrics_of(metrics or {}, loaders)
     return [Tested(str(name) if named else "", loader, own[name]) for name, loader in loaders.items()]
 
@@ -87,7 +87,8 @@ def tests_of(test: Any, metrics: Any) -> list[Tested]:
 def _metrics_of(metrics, loaders):
     """Return {key of a loader: {name: function}}."""
     own = dict(enumerate(metrics)) if isinstance(metrics, list | tuple) else metrics
-    if not isinstance(own, Mapping):
+    if not isinstance(own, Mapping) or own is not metrics and not any(
+            isinstance(value, Mapping) for value in own.values()):
         raise ConfigError(f"metrics: expected {{name: function}}, got {type(metrics).__name__}")
     if own is metrics and not any(isinstance(value, Mapping) for value in own.values()):
         return dict.fromkeys(loaders, own)
@@ -109,11 +110,11 @@ def check_types(model: Any, loss: Any, optimizer: Any, train: Any, tests: Sequen
             ("scheduler", scheduler, SchedulerLike | None, "one of md.optim.schedulers"),
             ("early_stopping", early_stopping, EarlyStopping | None, "an EarlyStopping")):
         if not isinstance(value, kind):
-            raise ConfigError(f"{what}: expected {wanted}, got {type(value).__name__}")
+            raise ConfigError(f"{what}: expected {wanted}, got {kind_of(value)}")
     metrics = [one for test in tests for one in test.metrics.items()]
     for what, function in (("loss", loss), *metrics):
-        if not callable(function):
-            raise ConfigError(f"{what}: expected a module or a function, got {type(function).__name__}")
+        if not callable(function) or isinstance(function, type):
+            raise ConfigError(f"{what}: expected a module or a function, got {kind_of(function)}")
         if isinstance(function, Module) and not function.traced and list(function.parameters()):
             raise ConfigError(f"{what}: {function.describe()} has traced = False and parameters of its own; "
                               f"write the loop by hand")

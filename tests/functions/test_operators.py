@@ -455,7 +455,7 @@ def test_rows_of_a_parameter_have_a_gradient_of_these_rows_alone():
      "unknown dtype 'floot'; expected one of NumPy's, e.g. 'float32'"),
     (lambda x: x.astype(complex), TensorError, "a tensor holds real numbers, integers or truth values, not "),
     (lambda x: x.to("cuba"), TensorError, "unknown dtype 'cuba'"),
-    (lambda x: x.item(), ShapeError, "tensor  of shape (4, 7) is no single number"),
+    (lambda x: x.item(), ShapeError, "tensor of shape (4, 7) is no single number"),
     (lambda x: x & x, TensorError, "& joins bool or integer tensors, got float64 and float64; compare first"),
     (lambda x: ~x, TensorError, "~ inverts bool or integer tensors, got float64"),
     (lambda x: functions.mse_loss(x, x[0]), ShapeError,

@@ -173,7 +173,7 @@ def test_where_sequences_begin():
     cont = np.ones((6, 3))
     cont[3] = 0
     np.testing.assert_allclose(lstm(x, cont).numpy()[3:], lstm(x[3:]).numpy(), rtol=1e-12)
-    assert lstm.net_for(x).inputs == ["x", "cont"]
+    assert lstm.net_for(x).inputs == ["x"] and lstm.net_for(x, cont).inputs == ["x", "cont"]
 
 
 def test_a_carried_state_of_another_batch_is_refused():
@@ -289,6 +289,9 @@ MISTAKES = {
         lambda: setattr(nn.Module(), "blocks", [nn.ReLU()]),
     "Sequential: expected modules, got function; use nn.Lambda for a function":
         lambda: nn.Sequential(nn.ReLU(), lambda x: x),
+    "Sequential: expected modules, got the class ReLU; write ReLU(...)": lambda: nn.Sequential(nn.ReLU),
+    "Linear: expected {name: array}, got str; np.load reads a .npz file":
+        lambda: nn.Linear(8, 2).load_state_dict("w.npz"),
     "a module's name is not empty and has no '.' or '/', got 'a.b'":
         lambda: nn.ModuleDict({"a.b": nn.ReLU()}),
     "two modules are called 'fc'; their initial values and patterns would be the same":

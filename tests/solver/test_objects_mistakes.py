@@ -58,6 +58,10 @@ MISTAKES = [
     (lambda: broken(train=[(X, Y)]), "train: expected a DataLoader, got list"),
     (lambda: broken(test=X), "test: expected a DataLoader or None, got ndarray"),
     (lambda: broken(test=[]), "test: expected one or more loaders, got an empty list; None is for no test"),
+    (lambda: broken(loss=nn.CrossEntropyLoss), "loss: expected a module or a function, got the class "
+                                               "CrossEntropyLoss; write CrossEntropyLoss(...)"),
+    (lambda: broken(optimizer=lambda _: md.optim.SGD), "got the class SGD; write SGD(...)"),
+    (lambda: broken(test=loader(), metrics=["accuracy"]), "metrics: expected {name: function}, got list"),
     (lambda: broken(test=[loader(), X]), "test 1: expected a DataLoader, got ndarray"),
     (lambda: broken(test={"": loader()}), "test: expected names of loaders, got ''"),
     (lambda: broken(test=[loader()], metrics=[{}, {}]), "metrics: expected those of each test, 0, got 0, 1"),
