@@ -34,11 +34,14 @@ class Lambda(Layer):
     No file can hold a function: md.nn.Lambda hands it over, alone or Measured. Gradients flow as its own
     operations say. It gets dense bottoms, and its results must have the shapes that they have for bottoms of
     zeros; of a batch with fewer records, shapes that differ in their number alone.
+
+    A function whose `capturable` is True does the same work for the device in every pass, and gets all that
+    differs from its Tensors: then iterations may be captured.
     """
 
     bottoms = (0, None)
     tops = (1, None)
-    capturable = False
+    capturable = False      # unless its function says so
     needs_handed = True
 
     def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -52,6 +55,11 @@ class Lambda(Layer):
         self.shapes = (handed.tops if known and handed.bottoms == list(shapes)
                        else shapes_of(self.function, shapes, self.context.backend, self.context.dtype))
         return self.shapes
+
+    def captures(self) -> bool:
+        """Whether the function says of itself that it is capturable."""
+        function = self.function.args[0] if isinstance(self.function, Judging) else self.function
+        return getattr(function, "capturable", False) is True
 
     def hands_on(self) -> Any:
         return self.function

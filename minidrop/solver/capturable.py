@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from minidrop.layers.lambda_function import Lambda
 from minidrop.solver.debug_info import wants_debug_info
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ def problem_of(solver: Solver) -> str:
                       if not all(fact.keeps_zero for fact in node.passes)})
     # Not inherited: a subclass may behave differently, so it has to declare capturable itself.
     foreign = [f"layer {name!r} ({layer.type})" for name, layer in net.layers.items()
-               if not vars(type(layer)).get("capturable", False) and not layer.is_data]
+               if not vars(type(layer)).get("capturable", False) and not layer.is_data
+               and not (isinstance(layer, Lambda) and layer.captures())]
     varying = [f"layer {name!r} ({layer.type})" for name, layer in net.data_layers.items() if layer.varies]
     reasons = [
         (settings.iter_size != 1, f"iter_size is {settings.iter_size}"),

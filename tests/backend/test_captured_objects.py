@@ -59,6 +59,42 @@ def test_a_function_of_tensors_is_not_captured(recorded_cuda):
         np.testing.assert_allclose(value, expected[name], rtol=1e-8, atol=1e-10, err_msg=name)
 
 
+def of_operators(scores, labels):
+    """Comparisons, slices, reductions and a loss."""
+    above = md.functions.where(scores > 0, scores, 0.1 * scores) - scores.mean(axis=1, keepdims=True)
+    spread = (above[:, 1:] - above[:, :-1]).clip(0, 2) ** 2
+    return md.functions.cross_entropy(scores, labels) + 0.1 * spread.sum(axis=1).mean()
+
+
+def smoothed(scores, labels):
+    return md.functions.cross_entropy(scores, labels, label_smoothing=0.1)
+
+
+@pytest.mark.parametrize("function", [smoothed, of_operators])
+def test_a_loss_that_says_it_is_capturable(recorded_cuda, function, monkeypatch):
+    """Captured it gives the bits of the uncaptured, and the CPU's numbers up to rounding."""
+    monkeypatch.setattr(function, "capturable", True, raising=False)
+    found, solver = train(recorded_cuda(), sgd, loss=function)
+    assert solver.captured.problem == "" and solver.captured.replayed >= 3
+    uncaptured, _ = train(recorded_cuda(), sgd, loss=function, launches=False)
+    expected, _ = train("cpu", sgd, loss=function)
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, uncaptured[name], err_msg=name)
+        np.testing.assert_allclose(value, expected[name], rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+def test_a_capturable_loss_that_reads_values_is_not_captured(recorded_cuda):
+    def loss(scores, labels):
+        found = md.functions.cross_entropy(scores, labels)
+        return found if float(found.detach().numpy()) > -1 else 2 * found
+    loss.capturable = True
+    found, solver = train(recorded_cuda(), sgd, loss=loss, iterations=8)
+    assert solver.captured.replayed == 0 and solver.captured.problem
+    expected, _ = train("cpu", sgd, loss=loss, iterations=8)
+    for name, value in found.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-8, atol=1e-10, err_msg=name)
+
+
 def averages_of(solver):
     return {"updates": solver.ema.updates, **{name: solver.updater.backend.to_host(average)
                                               for name, average in solver.ema.averages.items()}}
