@@ -1,14 +1,18 @@
-"""Files that hold a mean of images: Caffe's .binaryproto, or .npy."""
+"""Files that hold a mean of images: Caffe's .binaryproto, or .npy; and means within a description."""
 
+import base64
 import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from google.protobuf.message import Message
 
 from minidrop.data.binaryproto import read_array, write_blob
+from minidrop.data.npy import parse_npy
 from minidrop.data.records import Records
-from minidrop.errors import DataError
+from minidrop.data.sources import find_source
+from minidrop.errors import ConfigError, DataError
 from minidrop.files import replace
 
 PIECE_BYTES = 8 << 20       # of records, read at a time
@@ -22,6 +26,39 @@ def read_mean(path: Path | str) -> np.ndarray:
     """
     mean = read_array(path)
     return mean[0] if mean.ndim == 4 and len(mean) == 1 else mean
+
+
+def mean_of_settings(settings: Message, config_path: str | None) -> tuple[np.ndarray, str] | None:
+    """Return (mean, what messages call it) of a transform_param's mean_file or mean_data; None without one.
+
+    Raises ConfigError where several kinds of a mean are given, DataError as `read_mean`.
+    """
+    given = [name for name in ("mean_file", "mean_data", "mean_value") if getattr(settings, name)]
+    if len(given) > 1:
+        raise ConfigError(f"transform_param: {' and '.join(given)} are both given; keep one")
+    if settings.mean_file:
+        path = find_source(settings.mean_file, config_path, "mean", "mean_file")
+        return read_mean(path), f"transform_param: mean_file {path}"
+    if settings.mean_data:
+        return unpacked(settings.mean_data), "transform_param: mean_data"
+    return None
+
+
+def packed(mean: np.ndarray) -> str:
+    """Return a mean as text for mean_data: float64 as such, all others as float32."""
+    file = io.BytesIO()
+    np.save(file, np.asarray(mean, "<f8" if mean.dtype == np.float64 else "<f4"), allow_pickle=False)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def unpacked(text: str) -> np.ndarray:
+    """Return the mean of a mean_data, which may be anybody's. Raises DataError."""
+    try:
+        content = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise DataError(f"transform_param: mean_data: expected a .npy file in base64 ({error}); get the file "
+                        f"again") from None
+    return parse_npy(content, "transform_param: mean_data")
 
 
 def write_mean(path: Path | str, mean: np.ndarray) -> None:

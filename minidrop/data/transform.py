@@ -8,8 +8,7 @@ import numpy as np
 from google.protobuf.message import Message
 
 from minidrop.config import decimal
-from minidrop.data.mean_file import read_mean
-from minidrop.data.sources import find_source
+from minidrop.data.mean_file import mean_of_settings
 from minidrop.errors import ConfigError, DataError
 from minidrop.rng import stream_key
 
@@ -117,18 +116,16 @@ class Transform:
 
     def _mean(self, settings, config_path):
         """Return what to take off, an array that fits records or (1,), or None."""
-        if settings.mean_file:
-            if settings.mean_value:
-                raise ConfigError("transform_param: mean_file and mean_value are both given; keep one")
-            path = find_source(settings.mean_file, config_path, "mean", "mean_file")
-            mean = read_mean(path)
+        found = mean_of_settings(settings, config_path)
+        if found is not None:
+            mean, what = found
             if mean.shape != self.record:
-                raise ConfigError(f"transform_param: mean_file {path}: expected a mean of shape "
+                raise ConfigError(f"{what}: expected a mean of shape "
                                   f"{self.record}, that of the records before cropping, got {mean.shape}; "
                                   "make it of this data with: python scripts/compute_mean.py, or of a "
                                   "database with: minidrop compute_image_mean")
             if not np.isfinite(mean).all():
-                raise ConfigError(f"transform_param: mean_file {path}: expected finite numbers, got others; "
+                raise ConfigError(f"{what}: expected finite numbers, got others; "
                                   "make it again")
             return mean.astype(self.dtype)
         channels = self.record[0] if len(self.record) == 3 else 1

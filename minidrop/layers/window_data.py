@@ -6,7 +6,7 @@ import numpy as np
 
 from minidrop.config import decimal
 from minidrop.data import find_source
-from minidrop.data.mean_file import read_mean
+from minidrop.data.mean_file import mean_of_settings
 from minidrop.data.windows import CROP_MODES, WindowBatches, WindowFile
 from minidrop.errors import ConfigError
 from minidrop.layers.base import register_layer
@@ -68,10 +68,9 @@ class WindowData(DataLayer):
                               f"have {CHANNELS} channels: leave them out")
 
     def _mean(self, transform):
-        if transform.mean_file:
-            if transform.mean_value:
-                raise ConfigError("transform_param: mean_file and mean_value are both given; keep one")
-            return read_mean(find_source(transform.mean_file, self.context.config_path, "mean", "mean_file"))
+        found = mean_of_settings(transform, self.context.config_path)
+        if found is not None:
+            return found[0]
         if len(transform.mean_value) not in (0, 1, CHANNELS):
             raise ConfigError(f"transform_param: expected one mean_value, or one for each of the {CHANNELS} "
                               f"channels, got {len(transform.mean_value)}")

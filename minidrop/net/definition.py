@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from minidrop.config import LayerParameter, NetConfig, parse_net
+from minidrop.config import LayerParameter, NetConfig, NetParameter, parse_net
 from minidrop.config.load import MAX_BYTES
-from minidrop.errors import SnapshotError
+from minidrop.data.mean_file import mean_of_settings, packed, unpacked
+from minidrop.errors import ConfigError, DataError, SnapshotError
 from minidrop.layers import DataLayer
 from minidrop.layers.lambda_function import Judging, Lambda
 from minidrop.net.deploy import class_of, described, input_layer
@@ -21,6 +23,8 @@ from minidrop.snapshot.safetensors_file import read_safetensors_attributes
 if TYPE_CHECKING:
     from minidrop.net.net import Net
 
+log = logging.getLogger(__name__)
+
 DEPLOY, DTYPE = "deploy", "dtype"       # what the attributes are called in each kind of file
 _LEAST = 2                              # bytes that a number takes in a file: float16
 _NAMES_FILES = ("source", "mean_file", "file_name", "root_folder", "vocabulary")
@@ -30,8 +34,9 @@ def definition_of(net: Net) -> dict[str, str]:
     """Return the attributes with which a file of weights describes its net: {"deploy": text, "dtype": name}.
 
     The text is a network file of the net as it is, without rules. In place of each data layer it has an Input
-    layer of the same name, tops and shapes, with its transform_param, so that it names no data. A loss or
-    metric that is a Python function, which no file can hold, is left out, with the targets it alone reads.
+    layer of the same name, tops and shapes, with its transform_param, so that it names no data; a mean_file
+    becomes the mean itself. A loss or metric that is a Python function, which no file can hold, is left out,
+    with the targets it alone reads.
     """
     judges = [node for node in net.graph.nodes if _judges(node)]
     kept = [node for node in net.graph.nodes if not _judges(node)]
@@ -48,7 +53,29 @@ def definition_of(net: Net) -> dict[str, str]:
             if node.config.HasField("transform_param"):
                 layer.transform_param.CopyFrom(node.config.transform_param)
         layers.append((layer, net.config.origins[node.index]))
-    return {DEPLOY: str(described(net.config, layers).message), DTYPE: net.dtype}
+    return {DEPLOY: str(_with_means(described(net.config, layers))), DTYPE: net.dtype}
+
+
+def _with_means(config):
+    """Return a description with its means in place of the files that hold them, so that it names none.
+
+    Where that cannot be, which is logged, it names the files, and `read_definition` refuses it.
+    """
+    message = NetParameter()
+    message.CopyFrom(config.message)
+    try:
+        for layer in message.layer:
+            settings = layer.transform_param
+            if settings.mean_file:
+                mean, _ = mean_of_settings(settings, config.path)
+                settings.mean_data = packed(mean)
+                settings.ClearField("mean_file")
+                if message.ByteSize() > MAX_BYTES // 2:         # of numbers as text, twice as many
+                    raise DataError("the mean is too large")
+    except (ConfigError, DataError) as error:
+        log.warning("what is saved cannot be loaded by itself (md.load), as it names a mean_file: %s", error)
+        return config.message
+    return message
 
 
 def _judges(node):
@@ -82,7 +109,24 @@ def read_definition(path: str | os.PathLike) -> tuple[NetConfig, str]:
         if reason := _refusal(layer):
             raise SnapshotError(f"{config.where(i)}: layer {layer.name!r} ({layer.type}) {reason}, which the "
                                 f"definition in a file of weights must not; {_remedy(path)}")
+        try:
+            _check_mean(layer)
+        except (ConfigError, DataError) as error:
+            raise SnapshotError(f"{config.where(i)}: layer {layer.name!r}: {error}") from None
     return config, attrs.get(DTYPE, "float32")
+
+
+def _check_mean(layer: LayerParameter) -> None:
+    """Raise ConfigError or DataError for a mean_data that cannot be that of an Input layer's records."""
+    if not layer.transform_param.mean_data:
+        return
+    shape = unpacked(layer.transform_param.mean_data).shape
+    mean_of_settings(layer.transform_param, None)
+    wanted = tuple(layer.input_param.shape[0].dim[1:]) if layer.input_param.shape else ()
+    if len(shape) != len(wanted) or shape[:1] != wanted[:1] or any(
+            a < b for a, b in zip(shape, wanted, strict=True)):
+        raise ConfigError(f"transform_param: mean_data: expected the mean of records that become {wanted}, "
+                          f"got one of shape {shape}")
 
 
 def check_size(path: str | os.PathLike, net: Net) -> None:

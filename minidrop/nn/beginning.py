@@ -1,11 +1,9 @@
-"""Recurrent states that begin anew with each batch, in a net that carries them on from batch to batch."""
+"""Recurrent states that begin anew with each batch, also in the net that a file holds of a module."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from minidrop.layers import layer_class
 from minidrop.layers.recurrent import RecurrentLayer
@@ -23,16 +21,18 @@ def beginning(trace: Trace, module: Layer, bottoms: Sequence[Symbol],
 
     cont' = cont * m,  m = 0 at step 0, else 1
 
-    Only for layers that carry states; others get their bottoms as they are.
+    Only for layers that carry states, and a cont that does not say so by itself; others get their bottoms as
+    they are.
     """
     kind = layer_class(module.type)
     if (not issubclass(kind, RecurrentLayer) or settings.get("expose_hidden") or settings.get("bidirectional")
             or len(bottoms) < 2 or len(bottoms[1].shape) != 2):
         return bottoms
     x, cont, *others = bottoms
-    mask = np.ones(cont.shape, trace.context.dtype)
-    mask[:1] = 0
-    begins = trace.constant("begins", mask)
+    maker = next((layer for layer in trace.message.layer if cont.blob in layer.top), None)
+    if maker is not None and maker.type == "Fill" and maker.fill_param.HasField("first"):
+        return bottoms
+    begins = trace.add("Fill", [cont], name="begins", shape={"dim": (0, 0)}, value=1.0, first=0.0)
     return [x, trace.add("Eltwise", [cont, begins], operation="PROD"), *others]
 
 

@@ -57,7 +57,6 @@ class Built:
                                       f"`param {{ name }}`; call the module's method `tie` for that")
         if not module.training:
             self.net.draw_patterns(0)       # nothing is dropped, so never again
-        self.net.set_inputs(**trace.constants)
         self.inputs = trace.inputs
         self.outputs = [BlobRef(blob, 0) for blob in outputs]
         self.training = module.training

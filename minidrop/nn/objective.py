@@ -29,8 +29,8 @@ DATA = "data/loader"        # the name of the layer that reads; no module can ha
 class Objective:
     """The net of loss(model(*inputs), *targets) for the batches of a loader, in training or for tests.
 
-    message: its description, whose outputs are "loss" and the metrics, by name. handed, constants: what a Net
-    of it is handed besides, and its constant inputs. params: {layer: {name: Parameter}}, those of the model.
+    message: its description, whose outputs are "loss" and the metrics, by name. handed: what a Net
+    of it is handed besides. params: {layer: {name: Parameter}}, those of the model.
     stateful: [(layer name, module, which of its uses)] of the modules whose states go on.
 
     loss, metrics: modules that are traced, or functions of Tensors, which run in each pass. inputs: how many
@@ -40,7 +40,6 @@ class Objective:
 
     message: NetParameter
     handed: dict[str, Any]
-    constants: dict[str, Any]
     params: dict[str, dict[str, Parameter]]
 
     def __init__(self, model: Module, loss: Callable[..., Any], metrics: Mapping[str, Callable[..., Any]],
@@ -48,7 +47,7 @@ class Objective:
         self.model, self.loss, self.metrics, self.batches = model, loss, metrics, batches
         self.inputs, self.training = inputs, training
         trace = self._trace(batches.shapes)
-        self.message, self.handed, self.constants = trace.message, trace.handed, trace.constants
+        self.message, self.handed = trace.message, trace.handed
         if name:
             self.message.name = name
         self.params = trace.params
@@ -108,8 +107,7 @@ class Objective:
                 raise ConfigError(f"{begin} another net, from layer {ours.name!r} ({ours.type}) on: let it "
                                   f"not depend on the number of records (-1 in a reshape, a mean), or "
                                   f"{remedy}")
-        if len(trace.message.layer) != len(other.message.layer) or any(
-                not np.array_equal(array, other.constants[name]) for name, array in trace.constants.items()):
+        if len(trace.message.layer) != len(other.message.layer):
             raise ConfigError(f"{begin} another net; {remedy}")
         for name, function in trace.handed.items():
             if not _same(function, other.handed[name]):

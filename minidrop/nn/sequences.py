@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from minidrop.errors import ShapeError
 from minidrop.nn.layer import Layer
 from minidrop.nn.module import Module
@@ -48,14 +46,15 @@ class Recurrent(Layer):
         if x.ndim != 3 or x.shape[2] != self.input_size:
             raise ShapeError(f"{self.describe()}: expected x (steps, streams, {self.input_size}), got "
                              f"{x.shape}")
-        trace, streams = self.trace, x.shape[1]
+        trace = self.trace
         if cont is None:
-            cont = trace.constant("cont", np.ones(x.shape[:2], trace.context.dtype))
+            anew = {} if self.stateful or return_state or state is not None else {"first": 0.0}
+            cont = trace.add("Fill", [x], name="cont", shape={"dim": (0, 0)}, value=1.0, **anew)
         if state is None and not return_state:
             return trace.apply(self, [x, cont])
         if state is None:
-            zeros = np.zeros((1, streams, self.hidden_size), trace.context.dtype)
-            state = [trace.constant(f"state{i}", zeros) for i in range(self.states)]
+            zeros = {"dim": (1, 0, self.hidden_size)}
+            state = [trace.add("Fill", [x], name=f"state{i}", shape=zeros) for i in range(self.states)]
         begin = [state] if isinstance(state, Symbol) else list(state)
         if len(begin) != self.states:
             raise ShapeError(f"{self.describe()}: expected {self.states} states to begin with, got "

@@ -63,8 +63,8 @@ def is_measuring() -> bool:
 class Trace:
     """The net that a module's forward describes, one layer after the other.
 
-    message: the NetParameter. inputs: the blobs of the arguments. constants: {blob: array} of inputs that are
-    always the same. handed: {layer: Measured} of its Lambdas, {layer: batches} of what reads a loader.
+    message: the NetParameter. inputs: the blobs of the arguments. handed:
+    {layer: Measured} of its Lambdas, {layer: batches} of what reads a loader.
     params: {layer: {name: Parameter}}. applied: [(layer name, module, which of its uses)].
 
     besides: further modules that add to the net, such as a loss. carries: whether the net carries recurrent
@@ -75,7 +75,6 @@ class Trace:
         self.root, self.context = root, context
         self.message = NetParameter(name=type(root).__name__)
         self.inputs: list[str] = []
-        self.constants: dict[str, Any] = {}
         self.handed: dict[str, Any] = {}
         self.carries = carries
         self.params: dict[str, dict[str, Parameter]] = {}
@@ -138,7 +137,7 @@ class Trace:
         if training != (self.context.phase == "TRAIN"):
             settings["phase"] = "TRAIN" if training else "TEST"
         settings = module.settings | settings
-        if self.carries and not module.stateful:
+        if not module.stateful:
             bottoms = beginning(self, module, bottoms, settings)
         symbols, message, graph = self._added(module.type, name, bottoms, tops, settings)
         if self.carries:
@@ -174,9 +173,10 @@ class Trace:
         return self._free(name)
 
     # -- layers ----------------------------------------------------------------------------------------------
-    def add(self, type: str, bottoms: Sequence[Symbol], tops: int = 1, **settings: Any) -> Any:
-        """Add a layer without parameters; returns its top, or a tuple of them."""
-        return self._added(type, self._free(self._scoped(type.lower())), bottoms, tops, settings)[0]
+    def add(self, type: str, bottoms: Sequence[Symbol], tops: int = 1, name: str = "",
+            **settings: Any) -> Any:
+        """Add a layer without parameters, called `name` or like its type; returns its top, or a tuple."""
+        return self._added(type, self._free(self._scoped(name or type.lower())), bottoms, tops, settings)[0]
 
     def add_function(self, function: Callable, bottoms: Sequence[Symbol], name: str = "") -> Any:
         """Add a Lambda that runs `function` in every pass; returns its top, or a tuple of them."""
@@ -205,12 +205,6 @@ class Trace:
             found.append(Symbol(self, blob, shape))
         set_layer(self.message.layer.add(), "LoaderData", {"name": name, "top": [one.blob for one in found]})
         return found
-
-    def constant(self, name: str, array: Any) -> Symbol:
-        """Add an input that is the same in every pass."""
-        blob = _free(self._scoped(name), self._read)
-        self.constants[blob] = array
-        return self._input(blob, array.shape)
 
     def _input(self, blob, shape):
         shape = tuple(int(length) for length in shape)
@@ -274,7 +268,7 @@ class Trace:
         The planner lets a product apply what works in place behind it. Outputs keep their layers' names.
         """
         readers = Counter(blob for layer in self.message.layer for blob in layer.bottom)
-        fixed, changed = {*outputs, *self.inputs, *self.constants}, {}
+        fixed, changed = {*outputs, *self.inputs}, {}
         for layer in self.message.layer:
             layer.bottom[:] = [changed.get(blob, blob) for blob in layer.bottom]
             if (layer.type in FUSED and readers[layer.bottom[0]] == 1
@@ -294,8 +288,6 @@ class Trace:
 
     def _rename(self, blob, name):
         self._read[name] = self._read.pop(blob)
-        if blob in self.constants:
-            self.constants[name] = self.constants.pop(blob)
         for layer in self.message.layer:
             for blobs in (layer.bottom, layer.top):
                 blobs[:] = [name if one == blob else one for one in blobs]

@@ -72,9 +72,7 @@ class Objects(Source):
     # -- what a solver asks ----------------------------------------------------------------------------------
     def net(self, choice: NetChoice, share: Net | None, **options: Any) -> Net:
         own = self.train if choice.iterations is None else self.tests[choice.number]
-        net = net_of(choice, own.params if share is None else share, handed=own.handed, **options)
-        net.set_inputs(**own.constants)
-        return net
+        return net_of(choice, own.params if share is None else share, handed=own.handed, **options)
 
     def updater(self, settings: SolverParameter, net: Net) -> Updater:
         groups: Sequence[RuleUpdate] = self.groups

@@ -1,11 +1,13 @@
 """md.load: nets made of one file alone, what those files hold, and files that are damaged or hostile."""
 
+import base64
 import json
+from io import BytesIO
 
 import h5py
 import numpy as np
 import pytest
-from nets import inputs, ip, net_of
+from nets import inputs, ip, layer, net_of
 
 import minidrop as md
 from minidrop.config import parse_net
@@ -47,10 +49,10 @@ def records(count=10):
     return rng.normal(size=(count, 3, 3, 3)).astype(np.float32), rng.integers(0, 3, count)
 
 
-def trained(solver_text=SOLVER):
+def trained(solver_text=SOLVER, net=NET):
     """A Solver after a few iterations, with a test net."""
     with open("net.prototxt", "w", encoding="utf-8") as file:
-        file.write(NET)
+        file.write(net)
     with open("solver.prototxt", "w") as file:
         file.write('net: "net.prototxt" test_iter: 1 test_interval: 100 ' + solver_text)
     solver = md.Solver.from_file("solver.prototxt", device="cpu")
@@ -134,6 +136,90 @@ def test_modules_are_nets():
     odd.net_for(x).save("odd.h5")
     with pytest.raises(ConfigError, match="odd.h5: deploy:.*which no file can hold"):
         md.load("odd.h5", device="cpu")
+
+
+@pytest.mark.parametrize("ending", ["h5", "safetensors", "snapshot.h5"])
+def test_a_mean_file_comes_along(ending, folder):
+    """The definition holds the mean itself, of records before cropping; its file is not read again."""
+    needs(ending)
+    mean = np.random.default_rng(1).normal(size=(3, 3, 3)).astype("float32")
+    np.save(folder / "mean.npy", mean)
+    text = NET.replace("scale: 0.1", 'scale: 0.1 mean_file: "mean.npy"')
+    x, _ = records()
+    if ending == "snapshot.h5":
+        solver = trained(net=text)
+        solver.snapshot("run.snapshot.h5")
+        net, path = solver.test_nets[0], "run.snapshot.h5"
+    else:
+        net, path = md.Net(parse_net(text), device="cpu", seed=1), f"net.{ending}"
+        net.save(path)
+    wanted, without = net.predict(x), md.Net(parse_net(NET), device="cpu", seed=1)
+    np.save(folder / "mean.npy", 0 * mean)
+    (folder / "mean.npy").unlink()
+    found = md.load(path, device="cpu")
+    assert found.predict(x).tobytes() == wanted.tobytes() != without.predict(x).tobytes()
+    found.save("again.h5")
+    assert md.load("again.h5", device="cpu").predict(x).tobytes() == wanted.tobytes()
+    with pytest.raises(ConfigError, match=r"mean_data: expected a mean of shape \(3, 4, 4\)"):
+        found.predict(np.zeros((2, 3, 4, 4), "f"))
+
+
+def test_a_mean_file_that_is_gone_or_too_large(folder, caplog):
+    """Weights are saved all the same."""
+    np.save("mean.npy", np.ones((3, 3, 3), "f"))
+    net = md.Net(parse_net(NET.replace("scale: 0.1", 'mean_file: "mean.npy"')), device="cpu")
+    (folder / "mean.npy").unlink()
+    net.save("net.h5")
+    assert "cannot be loaded by itself (md.load), as it names a mean_file" in caplog.text
+    with pytest.raises(SnapshotError, match="names a file .mean_file: 'mean.npy'"):
+        md.load("net.h5", device="cpu")
+    assert md.Net(parse_net(NET), device="cpu").load_weights("net.h5").copied
+    np.save("mean.npy", np.ones((1, 1000, 1000), "f"))
+    settings = 'transform_param { mean_file: "mean.npy" } input_param'
+    text = inputs((2, 1, 1000, 1000)).replace("input_param", settings)
+    net_of(text + layer("Reduction", "sum", "a"), dtype="float32").save("large.h5")
+    assert "the mean is too large" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_recurrent_modules_need_no_more_than_before(kind):
+    """Nothing but x is asked for, of fewer steps, too, and each pass begins anew."""
+    module = md.nn.Sequential(getattr(md.nn, kind)(5, 4), md.nn.ApproxDropout(0.5), md.nn.Linear(4, 2)).eval()
+    rng = np.random.default_rng(0)
+    first, second = (rng.normal(size=(*shape, 5)).astype("f") for shape in ((6, 3), (4, 3)))
+    wanted = [module(x).numpy() for x in (first, second, first)]
+    module.net_for(first).save("net.h5")
+    found = md.load("net.h5", device="cpu")
+    assert found.inputs == ["x"]
+    for x, y in zip((first, second, first), wanted, strict=True):
+        np.testing.assert_allclose(found.forward(x=x)[found.outputs[0]].numpy(), y, rtol=1e-6)
+    # A Solver's net, which carries states on, too.
+    data = md.data.ArrayDataset(first, np.zeros((6, 3), "int32"))
+    loader = md.data.DataLoader(data, 6)
+    rule = md.optim.SGD(module.parameters(), lr=0.1)
+    solver = md.Solver.of(module.train(), lambda y, t: (y * y).mean(), rule, loader, max_iter=2)
+    solver.solve()
+    found, wanted = md.load(solver.snapshot("run.h5"), device="cpu"), module.eval()(first).numpy()
+    for _ in range(2):
+        np.testing.assert_allclose(found.forward(x=first)[found.outputs[0]].numpy(), wanted, rtol=1e-6)
+
+
+def test_states_to_begin_with_come_along():
+    class Decoder(md.nn.Module):
+        def __init__(self):
+            self.lstm = md.nn.LSTM(5, 4)
+
+        def forward(self, x):
+            _, (_, c) = self.lstm(x, return_state=True)
+            return c
+    module = Decoder().eval()
+    x = np.random.default_rng(0).normal(size=(6, 3, 5)).astype("f")
+    module.net_for(x).save("net.h5")
+    found = md.load("net.h5", device="cpu")
+    assert found.inputs == ["x"]
+    for part in (x, x[:2]):
+        np.testing.assert_allclose(found.forward(x=part)[found.outputs[0]].numpy(), module(part).numpy(),
+                                   rtol=1e-6)
 
 
 def test_losses_and_metrics_that_are_functions():
@@ -229,6 +315,17 @@ def test_what_holds_no_weights_is_not_said_to(tmp_path):
             md.load(tmp_path / name)
 
 
+def npy(array):
+    file = BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def as_data(content):
+    """Return bytes, or an array as a .npy file, in base64."""
+    return base64.b64encode(content if isinstance(content, bytes) else npy(content)).decode()
+
+
 BODY = NET[NET.index('layer { name: "ip1"'):]
 INPUT = 'layer { name: "data" type: "Input" top: "data" top: "label" input_param { shape { dim: 4 dim: 12 }' \
         ' shape { dim: 4 } } %s }\n'
@@ -239,6 +336,15 @@ HOSTILE = {
     r"names a file \(file_name: 'taken.h5'\)": INPUT % "" + BODY + (
         'layer { name: "out" type: "HDF5Output" bottom: "ip2" bottom: "label" '
         'hdf5_output_param { file_name: "taken.h5" } }'),
+    **{message: INPUT % f'transform_param {{ mean_data: "{data}" {more} }}' + BODY
+       for message, data, more in (
+        ("mean_data: expected a .npy file in base64", "?", ""),
+        ("mean_data: expected a .npy file of numbers, got another kind", as_data(b"junk"), ""),
+        ("mean_data: expected a .npy file of numbers, got entries of object", as_data(np.array([None])), ""),
+        ("expected 108 bytes for the shape .* got 104", as_data(npy(np.ones((3, 3, 3), "f"))[:-4]), ""),
+        (r"expected the mean of records that become \(12,\), got one of shape \(3, 3, 3\)",
+         as_data(np.ones((3, 3, 3), "f")), ""),
+        ("mean_data and mean_value are both given", as_data(np.ones(12, "f")), "mean_value: 1"))},
     "imports the module": INPUT % "" + BODY + (
         'layer { name: "p" type: "Python" bottom: "ip2" top: "p" python_param { module: "os" layer: "x" } }'),
     "'weights' belongs to a solver file": 'weights: "x"\n' + INPUT % "" + BODY,

@@ -87,6 +87,8 @@ CASES = {
     "Filter": [("", (x, labels(2, len(x)))) for x in (X, IMAGES)],
     "Flatten": [("", (IMAGES,))],
     "GELU": [(settings, (X,)) for settings in ("", "gelu_param { approximate: TANH }")],
+    "Fill": [(f"fill_param {{ {settings} }}", (SEQUENCE,)) for settings in (
+        "value: 3", "shape { dim: 0 dim: 0 dim: 4 } value: 1 first: -2")],
     "GRU": [(RECURRENT, (SEQUENCE, CONT))],
     "GaussianDropout": [("dropout_param { dropout_ratio: 0.3 }", (X,))],
     "HingeLoss": [(f"hinge_loss_param {{ norm: {norm} }}", (X, labels(13, 9))) for norm in ("L1", "L2")],

@@ -154,6 +154,7 @@ OWN = {
                               "False, steps_per_pattern 17 0",
     "AttentionParameter": "num_heads 1 1, causal 2 False, scale 3, dropout_ratio 4 0, block_keys 5 0, "
                           "cache 6 0",
+    "FillParameter": "shape 1, value 2 0, first 3",
     "GELUParameter": "approximate 1 0",
     "LayerNormParameter": "axis 1 -1, eps 2 1e-05, bias_term 3 True, weight_term 4 True",
     "EarlyStoppingParameter": "metric 1, mode 2, patience 3 3, min_delta 4 0",
@@ -169,7 +170,7 @@ OWN = {
                       "permute_param 5007, "
                       "position_param 5008, rms_norm_param 5009, rotary_param 5010, "
                       "tagged_text_data_param 5011, parallel_text_data_param 5012, crf_param 5013, "
-                      "decoder_param 5014",
+                      "decoder_param 5014, fill_param 5015",
     "AttentionDecoderParameter": "num_output 1, weight_filler 2, bias_filler 3, score 4 0, input_feeding 5 "
                                  "True, bridge 6 True, hidden_dropout 7, hidden_dropout_type 8 0, continues "
                                  "9 False",
@@ -193,6 +194,7 @@ OWN = {
     "average_interval 5090 0, reduce_bucket 5091 262144, wire 5092",
     "HDF5DataParameter": "prefetch 5000 4, shuffle_across_files 5001 False",
     "ImageDataParameter": "prefetch 5000 4",
+    "TransformationParameter": "mean_data 5000",
     "WindowDataParameter": "prefetch 5000 4",
 }
 ENUMS = {

@@ -86,6 +86,22 @@ def clip(to: LayerWriter, layer: Any, x: str) -> str:
     return to("Clip", x, to.constant(layer.low), to.constant(layer.high))
 
 
+@exports("Fill")
+def fill(to: LayerWriter, layer: Any, x: str) -> str:
+    settings, lengths = layer.settings, to("Shape", x)
+    dims = [to.slice(lengths, 0, i, i + 1) if dim == 0 else to.integers(dim)
+            for i, dim in enumerate(settings.shape.dim)]
+
+    def filled(number, dims):
+        return to("Expand", to.constant(number), to("Concat", *dims, axis=0) if dims else to.integers())
+
+    y = filled(settings.value, dims)
+    if not settings.HasField("first"):
+        return y
+    rest = to("Slice", y, to.integers(1), to.integers(2**31 - 1), to.integers(0))
+    return to("Concat", filled(settings.first, [to.integers(1), *dims[1:]]), rest, axis=0)
+
+
 @exports("Threshold")
 def threshold(to: LayerWriter, layer: Any, x: str) -> str:
     return to.floats(to("Greater", x, to.constant(layer.threshold)))

@@ -79,13 +79,22 @@ def export_onnx(source: Net | NetConfig | str | os.PathLike, path: str | os.Path
     ends = [_last(graph, name) for name in deployed.outputs]
     smallest = min((found[name][axis] for name, axis in axes.items()), default=1)
     model, (read, given) = _model(config, graph, writer, ends, lengths, opset, _namer(batch or "", smallest))
-    transforms = {name: text_format.MessageToString(one.layer.transform_param, as_one_line=True).strip()
-                  for name, one in deployed.inputs.items() if one.transformed}
-    for name, text in transforms.items():
-        model.metadata_props.add(key=f"transform_param of {name}", value=text)
+    settings = {name: one.layer.transform_param for name, one in deployed.inputs.items() if one.transformed}
+    for name, one in settings.items():
+        model.metadata_props.add(key=f"transform_param of {name}", value=_on_a_line(one))
+    transforms = {name: _on_a_line(one, 40) for name, one in settings.items()}
     content = model.SerializeToString()
     replace(path, content)
     return Exported(read, given, transforms, [name for name in found if name not in read], len(content))
+
+
+def _on_a_line(settings, most=0):
+    """Return a transform_param as text; of a mean within it at most so many characters."""
+    shown = type(settings)()
+    shown.CopyFrom(settings)
+    if most and len(shown.mean_data) > most:
+        shown.mean_data = shown.mean_data[:most] + "..."
+    return text_format.MessageToString(shown, as_one_line=True).strip()
 
 
 def _check(opset):
