@@ -15,6 +15,7 @@ from minidrop.cli.ranks import launched
 from minidrop.cli.values import print_json
 from minidrop.config import SolverParameter
 from minidrop.errors import BackendError
+from minidrop.solver.engines import chosen_way
 from minidrop.solver.mpi import library
 from minidrop.solver.prepare import chosen_device
 from minidrop.solver.ranks import Ranks
@@ -65,14 +66,16 @@ def _show_ranks():
         ranks = Ranks(communicator)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         host = communicator.host or platform.node()
-        device = get_backend(chosen_device(SolverParameter(), "auto", communicator.local_rank)).describe()
+        backend = get_backend(chosen_device(SolverParameter(), "auto", communicator.local_rank))
         lines = ranks.texts(f"rank {ranks.rank} of {ranks.size}: {host}, number {communicator.local_rank} of "
-                            f"{communicator.local_size} there, {cores} core{'s' * (cores != 1)}, {device}")
+                            f"{communicator.local_size} there, {cores} core{'s' * (cores != 1)}, "
+                            f"{backend.describe()}")
         if not ranks.alone:
             link = measure_link(ranks)
             rate = f"{1e-6 * link.bandwidth:.3g} MB/s ({8e-9 * link.bandwidth:.3g} Gbit/s)"
             lines.append(f"between them: {library()}; a message takes {1e6 * link.latency:.3g} us, and its "
                          f"bytes go at {rate} from each rank")
+            lines.append(chosen_way(ranks, backend)[1])
         if ranks.is_root:
             for line in lines:
                 echo(line)

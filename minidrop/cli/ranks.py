@@ -20,6 +20,7 @@ from minidrop.cli.watched import CAN_WATCH, Reached, watched
 from minidrop.errors import LostRankError, ParallelError
 from minidrop.solver import Solver
 from minidrop.solver.communicator import Alone, Communicator
+from minidrop.solver.engines import chosen_way
 from minidrop.solver.events import Event
 from minidrop.solver.mpi import launched_rank, launched_size, world
 from minidrop.solver.ranks import Ranks
@@ -146,6 +147,7 @@ def introduce(solver: Solver) -> None:
     hosts = sorted(set(solver.ranks.texts(communicator.host)))
     log.info("%d ranks on %s train together, each on 1/%d of every batch", communicator.size,
              hosts[0] if len(hosts) == 1 else f"{len(hosts)} hosts", communicator.size)
+    log.info("%s", chosen_way(solver.ranks, solver.net.backend)[1])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if communicator.local_size > 1 and not os.environ.get("OMP_NUM_THREADS"):
         threads = max(1, cores // communicator.local_size)

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
+
+_PAUSE = 1e-4       # seconds between two looks at a request
+
+
+class Request(Protocol):
+    """Something that ends by itself, as MPI's requests."""
+
+    def Test(self) -> bool:
+        """Whether it has ended. Asking lets it go on."""
 
 
 class Pending(Protocol):
@@ -17,6 +27,13 @@ class Pending(Protocol):
 
     def wait(self) -> None:
         """Return when it has ended."""
+
+
+class Mover(Protocol):
+    """Moves arrays between ranks, see `Communicator.start`."""
+
+    def start(self, parts: Sequence[np.ndarray], found: Sequence[np.ndarray], tag: int) -> Pending:
+        """Begin to send parts[r] to rank r, and to receive into found[r] what rank r sends."""
 
 
 class Communicator(Protocol):
@@ -43,6 +60,9 @@ class Communicator(Protocol):
     def gather(self, array: np.ndarray) -> np.ndarray:
         """Return (size, *shape): the arrays of all ranks, in their order."""
 
+    def wait(self, request: Request) -> None:
+        """Return when it has ended. Raises LostRankError if that takes too long, or another rank is gone."""
+
     def abort(self) -> NoReturn:
         """End all ranks at once, with exit code 1."""
 
@@ -57,6 +77,10 @@ class Alone:
 
     def gather(self, array: Any) -> Any:
         return array[None]
+
+    def wait(self, request: Request) -> None:
+        while not request.Test():
+            time.sleep(_PAUSE)
 
     def abort(self) -> NoReturn:
         sys.exit(1)

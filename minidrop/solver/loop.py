@@ -22,6 +22,7 @@ from minidrop.solver.averages import average_statistics, averages_of, begin, per
 from minidrop.solver.captured import CapturedSteps
 from minidrop.solver.checks import warn_of_best, warn_of_ignored
 from minidrop.solver.communicator import Communicator
+from minidrop.solver.engines import Engine, engine_of
 from minidrop.solver.evaluation import TestStopped, run_test
 from minidrop.solver.events import Event, small_outputs, small_values, stateful, tell
 from minidrop.solver.local_steps import LocalSteps
@@ -103,6 +104,7 @@ class Solver(Saving):
         self.after_backward: list[Callable[[dict[str, Parameter]], object]] = []
         warn_of_ignored(self.config)
         self._nets: list[Net] = []
+        self._engine: Engine | None = None
         seed = self.settings.random_seed
         self.build(seed if seed >= 0 else int(self.ranks.of_root(str(secrets.randbits(31)))), mistakes)
         warn_of_best(self.config, self.test_nets)
@@ -135,8 +137,9 @@ class Solver(Saving):
         self.net, *self.test_nets = self._nets
         self.seed = seed
         self.updater = self.source.updater(self.settings, self.net)
+        self._engine = self._engine or engine_of(self.ranks, self.net.backend, wire_of(self.settings))
         self.gradient_sum = GradientSum(self.ranks, self.net.backend, self.settings.reduce_bucket,
-                                        early=self.settings.layer_wise_reduce, wire=wire_of(self.settings))
+                                        self.settings.layer_wise_reduce, self._engine)
         self.local_steps = LocalSteps(self)
         self.ema = averages_of(self)
         self.loss_scale = LossScale() if self.net.backend.precision == "float16" else None
@@ -318,9 +321,11 @@ class Solver(Saving):
         return function
 
     def close(self) -> None:
-        """Stop reader threads, and free device memory held for captured iterations."""
+        """Stop reader threads, free device memory held for captured iterations, end the link to other ranks.
+        """
         self.steps.close()
         self.steps = self.steps.uncaptured
+        self.gradient_sum.engine.close()
         for net in (self.net, *self.test_nets):
             net.close()
 

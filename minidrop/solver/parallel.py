@@ -10,9 +10,9 @@ import numpy as np
 from minidrop.autograd import Parameter, Tensor, Watch
 from minidrop.backend import Backend
 from minidrop.errors import ParallelError
+from minidrop.solver.engines import Engine, HostEngine
 from minidrop.solver.places import Packed, Place, places_of, read, written
-from minidrop.solver.ranks import CHUNK, Job, Ranks, Steps
-from minidrop.solver.wire import Wire
+from minidrop.solver.ranks import Job, Ranks, Steps
 
 BUCKET = 1 << 18        # numbers of parameters whose gradients are added up together
 _FAILED = np.array([-1], np.int64)      # what a rank without gradients tells of its blocks
@@ -26,17 +26,17 @@ class GradientSum:
     short hash says so. Otherwise they tell each other which they have: groups of samples that are not on
     every rank, rows of an Embed that only some ranks read. What travels is `common_places` of all of them.
 
-    `early`: whether buckets travel while backward still runs; the sums are the same, bit for bit. wire: what
-    numbers are rounded to on their way. `entries`, `whole_entries`: how many numbers travelled last, and how
-    many all gradients have. `sent`: the bytes that this rank sent for it, `bytes_to_add` and what the ranks
-    tell each other of their blocks. `listeners`: functions called with (number of the bucket, whether it
-    begins to travel or has been added up).
+    `early`: whether buckets travel while backward still runs; the sums are the same, bit for bit. `engine`:
+    how they travel; through the host unless it is given. `entries`, `whole_entries`: how many numbers
+    travelled last, and how many all gradients have. `sent`: the bytes that this rank sent for it,
+    `bytes_to_add` and what the ranks tell each other of their blocks. `listeners`: functions called with
+    (number of the bucket, whether it begins to travel or has been added up).
     """
 
-    def __init__(self, ranks: Ranks, backend: Backend, bucket: int = BUCKET, chunk: int = CHUNK,
-                 early: bool = True, wire: Wire | None = None):
-        self.ranks, self.backend, self.bucket, self.chunk = ranks, backend, bucket, chunk
-        self.early, self.wire = early, wire
+    def __init__(self, ranks: Ranks, backend: Backend, bucket: int = BUCKET, early: bool = True,
+                 engine: Engine | None = None):
+        self.ranks, self.backend, self.bucket, self.early = ranks, backend, bucket, early
+        self.engine: Engine = engine or HostEngine(ranks, backend)
         self.entries = self.whole_entries = self.sent = 0
         self.listeners: list[Callable[[int, bool], object]] = []
 
@@ -63,7 +63,8 @@ class Reduction(Watch):
 
     It watches the last backward pass of an iteration. Each bucket travels as soon as its gradients are
     complete; the last one waits for `finish`, and so it can say of a rank that its pass has failed. Buckets
-    do not wait for each other, and the ranks may begin them in different orders.
+    do not wait for each other, and the ranks may begin them in different orders, unless the engine needs one:
+    then a bucket takes its turn when those before it have begun, or are known to fail.
     """
 
     def __init__(self, total: GradientSum, parameters: list[Parameter], factor: float):
@@ -73,6 +74,7 @@ class Reduction(Watch):
         self.missing = [{id(parameter) for parameter in bucket} for bucket in self.buckets]
         self.jobs: dict[int, Job] = {}
         self.open: list[int] = []           # buckets that have begun to travel, and have not been added up
+        self.settled: set[int] = set()      # buckets that have been given to the engine, or never will be
         self.entries, self.before = 0, self.ranks.sent
         self.error: Exception | None = None
         self.failed = self.broken = False   # broken: what other ranks cannot be told of
@@ -110,7 +112,8 @@ class Reduction(Watch):
                 if number not in self.jobs:
                     self._send(number)
             while self.open:
-                self._go_on(self.open[0], self.jobs[self.open[0]].wait)
+                first = min(self.open)          # always has its turn
+                self._go_on(first, self.jobs[first].wait)
                 self.has_run()
         if self.failed:
             self.ranks.check(self.error)
@@ -128,6 +131,7 @@ class Reduction(Watch):
             step()
         except Exception:
             self.broken = True
+            self.total.engine.close()
             raise
         if self.jobs[number].done:
             self.open.remove(number)
@@ -137,15 +141,17 @@ class Reduction(Watch):
         """The steps that add up the gradients of a bucket."""
         bucket, backend = self.buckets[number], self.total.backend
         places = yield from self._places(bucket, number)
+        if self.total.engine.in_order:
+            yield _Turn(self, number)
+        self.settled.add(number)
         if places is None:
             self.failed = True
             return
         packed = Packed(backend, bucket, places, self.factor)
         self.entries += packed.entries
         if packed.entries:
-            host = backend.to_host(packed.flat)
-            yield from self.ranks.adding(host, number, self.total.chunk, self.total.wire)
-            packed.give(host)
+            yield from self.total.engine.adding(packed.flat, number)
+            packed.give()
 
     def _places(self, bucket, tag) -> Steps:
         """The steps that find the places of each gradient of a bucket; None if backward has failed on a rank.
@@ -163,6 +169,19 @@ class Reduction(Watch):
             for places, more in zip(found, read(other, len(bucket)), strict=True):
                 places += more
         return found
+
+
+class _Turn:
+    """What a bucket waits for: that all before it are settled."""
+
+    def __init__(self, reduction: Reduction, number: int):
+        self._settled, self._before = reduction.settled, set(range(number))
+
+    def ready(self) -> bool:
+        return self._before <= self._settled
+
+    def wait(self) -> None:
+        """Return at once: only the first bucket that is open is waited for."""
 
 
 def _buckets(parameters, most):

@@ -97,10 +97,8 @@ class Packed:
         for part in parts:
             part *= factor
 
-    def give(self, host: np.ndarray) -> None:
-        """Let the numbers of the row, as they are on the host now, be the gradients."""
-        if host is not self.flat:
-            self.flat[...] = self.backend.asarray(host)
+    def give(self) -> None:
+        """Let the numbers of the row, as they are now, be the gradients."""
         for parameter, own, parts in zip(self.parameters, self.places, self.parts, strict=True):
             parameter.clear_grad()
             if own:

@@ -10,7 +10,7 @@ import numpy as np
 from minidrop import errors
 from minidrop.errors import MinidropError, ParallelError
 from minidrop.patterns.part import Part
-from minidrop.solver.communicator import Alone, Communicator, Pending
+from minidrop.solver.communicator import Alone, Communicator, Mover, Pending
 from minidrop.solver.wire import Wire
 
 CHUNK = 1 << 20         # numbers that are added up at a time
@@ -56,12 +56,14 @@ class Ranks:
         """Replace a row of numbers by its sum over ranks, see `adding`."""
         Job(self.adding(flat, 0, chunk)).finish()
 
-    def adding(self, flat: np.ndarray, tag: int, chunk: int = CHUNK, wire: Wire | None = None) -> Steps:
+    def adding(self, flat: np.ndarray, tag: int, chunk: int = CHUNK, wire: Wire | None = None,
+               mover: Mover | None = None) -> Steps:
         """The steps that replace a row of numbers by its sum over ranks.
 
         Of each chunk rank r adds the r-th part, in the row's dtype, and gives the others the sum; see
         `bytes_to_add` for what it sends. wire: what numbers are rounded to on their way. Each rank's part of
-        a sum is what it computed itself, unrounded, until the sum is rounded for all.
+        a sum is what it computed itself, unrounded, until the sum is rounded for all. mover: what moves the
+        arrays in place of the Communicator.
         """
         if self.alone:
             return
@@ -72,7 +74,7 @@ class Ranks:
             sent = self._parts(numbers if wire is None else wire.encode(numbers))
             found = [np.empty_like(sent[own]) for _ in sent]
             ways.append((sent, found))
-            exchanges.append(self.start(sent, found, tag))
+            exchanges.append(self.start(sent, found, tag, mover))
         gathers = []
         for numbers, (sent, found), exchange in zip(chunks, ways, exchanges, strict=True):
             yield exchange
@@ -83,7 +85,7 @@ class Ranks:
             for part in parts[2:]:
                 total += part
             sent[own][:] = total if wire is None else wire.encode(total)
-            gathers.append(self.start([sent[own]] * self.size, sent, tag))
+            gathers.append(self.start([sent[own]] * self.size, sent, tag, mover))
         for numbers, (sent, _), gather in zip(chunks, ways, gathers, strict=True):
             yield gather
             if wire is not None:
@@ -95,10 +97,11 @@ class Ranks:
         length = -(-len(row) // self.size)
         return [row[rank * length:(rank + 1) * length] for rank in range(self.size)]
 
-    def start(self, parts: Sequence[np.ndarray], found: Sequence[np.ndarray], tag: int) -> Pending:
+    def start(self, parts: Sequence[np.ndarray], found: Sequence[np.ndarray], tag: int,
+              mover: Mover | None = None) -> Pending:
         """Begin to send parts[r] to rank r and to receive found[r] from it, see `Communicator.start`."""
         self.sent += sum(part.nbytes for rank, part in enumerate(parts) if rank != self.rank)
-        return self.communicator.start(parts, found, tag)
+        return (mover or self.communicator).start(parts, found, tag)
 
     def gathering(self, row: np.ndarray, tag: int) -> Steps:
         """The steps that find (size, n): the rows of all ranks, which have one length."""

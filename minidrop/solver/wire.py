@@ -26,9 +26,10 @@ class Wire:
         if self.name == "float16":
             with np.errstate(over="ignore"):        # an infinite gradient is reported before the update
                 return numbers.astype(np.float16)
-        coded = np.empty(len(numbers), np.uint16)
-        for first in range(0, len(numbers), _AT_A_TIME):
-            part = slice(first, first + _AT_A_TIME)
+        coded = np.empty_like(numbers, dtype=np.uint16)     # on the device of the numbers
+        step = _AT_A_TIME if isinstance(numbers, np.ndarray) else max(1, len(numbers))
+        for first in range(0, len(numbers), step):
+            part = slice(first, first + step)
             with np.errstate(over="ignore"):
                 single = numbers[part].astype(np.float32, copy=False)
             bits = single.view(np.uint32)
@@ -37,9 +38,10 @@ class Wire:
             rounded += np.uint32(0x7FFF)
             rounded += bits
             rounded >>= np.uint32(16)
+            # A NaN of all bits would become a zero; a device is not asked whether there is one.
+            if not isinstance(numbers, np.ndarray) or not np.isfinite(single).all():
+                rounded = np.where(np.isnan(single), np.uint32(0x7FC0), rounded)
             coded[part] = rounded
-            if not np.isfinite(single).all():
-                coded[part][np.isnan(single)] = 0x7FC0      # one of all bits would become a zero
         return coded
 
     def decode(self, coded: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from minidrop.errors import ParallelError
 
 PATIENCE = 60       # seconds that a rank waits for the others
+_LOOK = 1e-3        # seconds between two looks at what says nothing when it ends
 
 
 def run_ranks(size: int, work: Callable[[Any], Any]) -> list:
@@ -79,6 +80,13 @@ class _Hub:
             if self.barrier.broken or not self.news.wait(PATIENCE):
                 raise threading.BrokenBarrierError
 
+    def let_others_run(self, until):
+        """Return when until() is true; meanwhile others run."""
+        while not until():
+            if self.barrier.broken:
+                raise threading.BrokenBarrierError
+            self.news.wait(_LOOK)
+
     def _wait(self):
         self.turn.release()
         try:
@@ -114,6 +122,10 @@ class _Rank:
     def gather(self, array: np.ndarray) -> np.ndarray:
         """Return the arrays of all ranks."""
         return np.stack(self.hub.all(self.rank, "gather", array))
+
+    def wait(self, request: Any) -> None:
+        """Let others run until a request has ended."""
+        self.hub.let_others_run(request.Test)
 
     def abort(self) -> NoReturn:
         """End this rank, and so all."""

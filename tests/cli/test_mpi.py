@@ -122,9 +122,10 @@ def test_devices(mpiexec):
     child = mpiexec(2, "devices", "--mpi")
     out, _ = finish(child)
     assert child.returncode == 0
-    *ranks, link = out.splitlines()
+    *ranks, link, way = out.splitlines()
     assert [line.partition(":")[0] for line in ranks] == ["rank 0 of 2", "rank 1 of 2"]
     assert re.fullmatch(r"between them: .*; a message takes \S+ us, and its bytes go at \S+ MB/s .*", link)
+    assert way == "gradients travel from host to host, by MPI"
 
 
 KILLED = """

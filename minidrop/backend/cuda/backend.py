@@ -14,8 +14,10 @@ from minidrop.backend.cuda.blocks import CudaBlocks
 from minidrop.backend.cuda.graphs import CudaGraph, Fetched, Graphs, fetch
 from minidrop.backend.cuda.kept_tables import KeptTables
 from minidrop.backend.cuda.kernels import CupyKernels
+from minidrop.backend.cuda.nccl import NcclLink, nccl_module, unique_key
 from minidrop.backend.cuda.products import CudaProducts
 from minidrop.backend.cuda.uploads import Uploads
+from minidrop.backend.generic.arrays import Linkable
 from minidrop.errors import BackendError, CaptureError
 from minidrop.kernels.loader import Cuda
 
@@ -109,6 +111,21 @@ class CupyBackend(CudaProducts, CudaBlocks, CupyKernels):
     def active(self) -> Iterator:
         with self.device, self._memory_explained():
             yield
+
+    # -- other processes -------------------------------------------------------------------------------------
+    def linkable(self) -> Linkable:
+        nccl, problem = nccl_module()
+        if nccl is None:
+            return Linkable(self.device.pci_bus_id, "", problem)
+        version = nccl.get_version()
+        return Linkable(self.device.pci_bus_id,
+                        f"NCCL {version // 10000}.{version // 100 % 100}.{version % 100}")
+
+    def link_key(self) -> bytes:
+        return unique_key(nccl_module()[0])
+
+    def link(self, key: bytes, rank: int, size: int) -> NcclLink:
+        return NcclLink(cupy, nccl_module()[0], self.device, rank, size, key)
 
     def trim(self) -> None:
         self._uploads.trim()

@@ -3,13 +3,21 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minidrop.errors import CaptureError
 
 _HERE = nullcontext()       # for any number of `with` at a time
+
+
+class Linkable(NamedTuple):
+    """device: what tells it from others of its host; library: what links them; problem: why it does not."""
+
+    device: str = ""
+    library: str = ""
+    problem: str = ""
 
 
 class Arrays:
@@ -58,6 +66,21 @@ class Arrays:
             out[(slice(None),) * axis + (slice(first, last),)] = x
             first = last
         return out
+
+    def linkable(self) -> Linkable:
+        """Return what tells whether this device can exchange arrays with those of other processes."""
+        return Linkable()
+
+    def link_key(self) -> bytes:
+        """Return the key of a new link, for `link` of all processes. Only where the device is linkable."""
+        raise NotImplementedError
+
+    def link(self, key: bytes, rank: int, size: int) -> Any:
+        """Return what moves arrays between the devices of `size` processes, see `cuda.nccl.NcclLink`.
+
+        Waits until all have called it. Raises ParallelError.
+        """
+        raise NotImplementedError
 
     def trim(self) -> None:
         """Return memory that is held for reuse to the system."""
