@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ MOST_ITERATIONS = 100       # that are recorded
 
 @contextmanager
 def timeline(solver: Solver, path: str | PathLike, iterations: int = MOST_ITERATIONS) -> Iterator[Timeline]:
-    """Within this context the first iterations of a solver are recorded; then rank 0 writes `path`.
+    """Within this context the first iterations of a solver are recorded; after the last rank 0 writes `path`.
 
         with timeline(solver, "trace.json"):
             solver.step(20)
@@ -30,20 +30,22 @@ def timeline(solver: Solver, path: str | PathLike, iterations: int = MOST_ITERAT
     with several ranks of the buckets of gradients, from where they begin to travel to where they have been
     added up. Times are microseconds since all ranks began, by the clock of each.
 
-    Iterations run layer by layer, and wait for the device before and after each span: on a GPU they are
-    slower than without. If one fails, a solver on its own writes what it has; of several ranks none does.
+    These iterations run layer by layer, and wait for the device before and after each span: on a GPU they are
+    slower than those after them, which are captured again. If one fails, a solver on its own writes what it
+    has; of several ranks none does.
     Raises OSError (of several ranks ParallelError), before training, where the file cannot be written.
     """
     trace = Timeline(solver, iterations)
     trace.write(path)       # what is wrong with the path shows before training
     try:
-        with trace.recording():
+        with trace.recording(lambda: trace.write(path)):
             yield trace
     except BaseException:
         if solver.ranks.alone:
             trace.write(path)
         raise
-    trace.write(path)
+    if not trace.is_over:
+        trace.write(path)
 
 
 class Timeline(Clock):
@@ -53,13 +55,20 @@ class Timeline(Clock):
         super().__init__(solver.net.backend.synchronize)
         self.solver, self.last = solver, solver.iteration + iterations
         self.events: list[dict[str, Any]] = []
+        self.is_over = False        # whether all iterations have been recorded
         solver.ranks.any(False)         # all ranks begin
         self.began = time.perf_counter()
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Within this context iterations are recorded, as far as they are among the first."""
+    def recording(self, done: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Within this context iterations are recorded, as far as they are among the first; then done()."""
         solver = self.solver
+
+        def look(event):
+            if event.kind == "step" and event.iteration >= self.last and not self.is_over:
+                stack.close()       # what comes now runs as it would have
+                self.is_over = True
+                done()
         with ExitStack() as stack:
             stack.enter_context(solver.uncaptured())
             steps = solver.steps
@@ -69,6 +78,8 @@ class Timeline(Clock):
             stack.enter_context(timed_layers(self, solver.net))
             solver.gradient_sum.listeners.append(self._bucket)
             stack.callback(solver.gradient_sum.listeners.remove, self._bucket)
+            solver.add_callback(look)
+            stack.callback(solver.callbacks.remove, look)
             yield
 
     def note(self, key: tuple[str, str], start: float, end: float) -> None:

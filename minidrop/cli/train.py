@@ -5,6 +5,7 @@ import math
 import shlex
 import time
 from contextlib import ExitStack, nullcontext
+from pathlib import Path
 from typing import Any
 
 import click
@@ -133,8 +134,9 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
             trained.load_initial_weights(skip_mismatched)
             if weights:
                 trained.net.load_weights(weights, skip_mismatched, ema=ema)
+        trace = trained.ranks.of_root(trace or "")      # all ranks record, or none
         if trace:       # before the run begins: a file that cannot be written is no reason for a restart
-            stack.enter_context(timeline(trained, trace))
+            stack.enter_context(timeline(trained, beside(trace, trained)))
         trained.ranks.at_root(lambda: folder.begin())
         reached.begin(trained.iteration)
         trained.add_callback(reached)
@@ -160,6 +162,15 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
                      "--resume", "auto"]
             code = _train(trained, signals, view, narrator, f"{before}minidrop {shlex.join(again)}")
     context.exit(code)
+
+
+def beside(trace: str, solver: Solver) -> str:
+    """Return where the timeline of a training goes: that of a resumed one not over what is there."""
+    path = Path(trace)
+    if solver.iteration and path.exists():      # rank 0 writes: what others see does not matter
+        path = path.with_name(f"{path.stem}_iter_{solver.iteration}{path.suffix}")
+        log.info("%s is there: the timeline goes to %s", trace, path)
+    return str(path)
 
 
 def _restore(solver, path):

@@ -22,7 +22,13 @@ def test_one_process(tmp_path):
     path = tmp_path / "trace.json"
     solver = solver_of(mlp_with("PERIODIC"), "iter_size: 2")
     with timeline(solver, path, 2):
-        solver.step(3)
+        solver.step(2)
+        assert not solver.callbacks and "step" not in vars(solver.steps)        # nothing is recorded any more
+        assert json.loads(path.read_text())["traceEvents"]
+        path.rename(tmp_path / "moved.json")
+        solver.step()
+    assert not path.exists()
+    path = tmp_path / "moved.json"
     solver.step()
     events = json.loads(path.read_text())["traceEvents"]
     iterations = spans(events, "iteration")
