@@ -1,8 +1,11 @@
 #!/bin/sh
-# Runs a program as two ranks that a slow network joins: two network namespaces of this host, with a pair of
-# virtual devices between them that send no faster than a rate. Needs root, iproute2, and MPICH's mpiexec.
+# Runs a program as two ranks on two hosts that a slow network joins: two network namespaces of this host with
+# names of their own, and a pair of virtual devices between them that send no faster than a rate. mpiexec starts
+# the second rank as it does on another host, with this script's launcher in place of ssh. Needs root, iproute2,
+# util-linux, and MPICH's mpiexec.
 #
 #   sh scripts/benchmarks/two_hosts.sh 1gbit python scripts/benchmarks/measure_ranks.py
+#   sh scripts/benchmarks/two_hosts.sh 1gbit minidrop devices --mpi
 #
 # A rank has one core: OMP_NUM_THREADS and MINIDROP_THREADS are 1 unless set.
 set -eu
@@ -38,7 +41,7 @@ cat >"$launcher" <<END
 while [ "\${1#-}" != "\$1" ]; do shift; done
 space=minidrop-$$-\${1##*.}
 shift
-exec ip netns exec \$space sh -c "\$*"
+exec ip netns exec \$space unshare --uts sh -c "hostname \$space && \$*"
 END
 chmod +x "$launcher"
 # TCP alone: the ranks would find each other's memory.

@@ -4,6 +4,7 @@ import ast
 import configparser
 import re
 import shlex
+import subprocess
 
 import click
 import pytest
@@ -168,6 +169,22 @@ def test_commands(page):
             except (AssertionError, click.UsageError) as error:
                 message = error.format_message() if isinstance(error, click.UsageError) else error
                 pytest.fail(f"{page}:{block.line}: {shlex.join(words)}: {message}")
+
+
+def test_job_files():
+    """Slurm reads its options up to the first command; the rest is a program of the shell."""
+    jobs = [block.code for page in PAGES for block in blocks_of(page, "sh") if "#SBATCH" in block.code]
+    assert jobs
+    for job in jobs:
+        subprocess.run(["sh", "-n"], input=job, text=True, check=True)
+        head, lines = job.splitlines()[0], job.splitlines()
+        assert head == "#!/bin/sh"
+        last = max(place for place, line in enumerate(lines) if line.startswith("#SBATCH "))
+        assert all(line.startswith("#") for line in lines[:last])
+        for option in " ".join(line for line in lines if line.startswith("#SBATCH ")).split():
+            assert re.fullmatch(r"#SBATCH|--(nodes|ntasks|cpus-per-task)=\d+|--signal=TERM@\d+",
+                                option), option
+        assert any(re.match(r"srun .*minidrop train .*--resume auto", line) for line in lines)
 
 
 def test_all_blocks_are_of_a_known_kind():
