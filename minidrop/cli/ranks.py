@@ -29,6 +29,7 @@ from minidrop.solver.watchdog import TIMEOUT
 log = logging.getLogger(__name__)
 
 PATIENCE = 3.0      # seconds that a rank with an error leaves rank 0 to report it, if it has the same
+LATE = 1.0          # seconds more that it has where it is thought lost
 FORWARDING = 0.2    # seconds for the launcher to show what a rank has printed: it drops that when all end
 MEASURED = 20       # iterations whose traffic is shown
 _GO_ON = "go on with the same command and --resume auto, or let --restarts do it"
@@ -113,6 +114,8 @@ def end_with(lines: list[str], with_traceback: bool = False) -> None:
     # An error that all have is shown by one rank, which ends all; of a rank that is gone its guard speaks.
     if communicator.rank != first or isinstance(error, LostRankError) and not lost:
         time.sleep(PATIENCE)
+    if first:       # rank 0 may only be late, and say the same of others
+        time.sleep(LATE)
     who = f"rank {communicator.rank} on {communicator.host}: " if communicator.rank else ""
     if with_traceback:
         traceback.print_exc()

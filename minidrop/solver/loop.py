@@ -18,6 +18,7 @@ from minidrop.errors import ConfigError, fits_into_memory
 from minidrop.net import Net
 from minidrop.net.conversion import dropout_kind
 from minidrop.solver import show, state
+from minidrop.solver.alike import check_alike, check_description
 from minidrop.solver.averages import average_statistics, averages_of, begin, permute, tested_weights
 from minidrop.solver.captured import CapturedSteps
 from minidrop.solver.checks import warn_of_best, warn_of_ignored
@@ -28,7 +29,7 @@ from minidrop.solver.events import Event, small_outputs, small_values, stateful,
 from minidrop.solver.local_steps import LocalSteps
 from minidrop.solver.loss_scale import LossScale
 from minidrop.solver.objects import solver_of
-from minidrop.solver.parallel import GradientSum, check_alike
+from minidrop.solver.parallel import GradientSum
 from minidrop.solver.prepare import built_nets, chosen_device, prepared_nets
 from minidrop.solver.ranks import Ranks
 from minidrop.solver.saving import Saving
@@ -92,6 +93,8 @@ class Solver(Saving):
         train, tests = prepared_nets(self.config, overrides, precision, dropout, level, stages, mistakes)
         self.settings = self.config.message
         self.choices = train, tests
+        check_description(self.ranks, {"dtype": dtype, "dropout": dropout, "solver": self.settings} | {
+            f"net {i}": choice and choice.config.message for i, choice in enumerate((train, *tests))})
         self.device = chosen_device(self.settings, device, self.ranks.communicator.local_rank)
         self.dtype, self.dropout = dtype, dropout
         prefix = snapshot_prefix or self.settings.snapshot_prefix

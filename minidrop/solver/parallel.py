@@ -9,7 +9,6 @@ import numpy as np
 
 from minidrop.autograd import Parameter, Tensor, Watch
 from minidrop.backend import Backend
-from minidrop.errors import ParallelError
 from minidrop.solver.engines import Engine, HostEngine
 from minidrop.solver.places import Packed, Place, places_of, read, written
 from minidrop.solver.ranks import Job, Ranks, Steps
@@ -192,19 +191,3 @@ def _buckets(parameters, most):
             buckets.append([])
         buckets[-1].append(parameter)
     return buckets
-
-
-def check_alike(ranks: Ranks, parameters: Mapping[str, Parameter], backend: Backend) -> None:
-    """Raise ParallelError unless all ranks have the same weights, bit for bit."""
-    if ranks.alone:
-        return
-    hashes = [np.frombuffer(hashlib.blake2b(np.ascontiguousarray(backend.to_host(parameter.data)).data,
-                                            digest_size=16).digest(), np.uint8)
-              for parameter in parameters.values()]
-    every = ranks.gather(np.array(hashes, np.uint8).reshape(-1, 16))
-    differ = (every != every[0]).any(axis=2)
-    if differ.any():
-        rank, place = (int(one[0]) for one in np.nonzero(differ))
-        raise ParallelError(f"rank {rank} has other weights than rank 0, of {list(parameters)[place]}: all "
-                            f"ranks must begin with the same seed, weights and snapshot, and run on "
-                            f"processors and libraries of one kind")

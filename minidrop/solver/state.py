@@ -26,6 +26,7 @@ from minidrop.snapshot import (
     split_key,
     write_snapshot,
 )
+from minidrop.solver.alike import check_alike
 from minidrop.solver.averages import average_statistics, averages_of
 from minidrop.solver.caffe_state import endings
 from minidrop.solver.data_record import (
@@ -37,7 +38,6 @@ from minidrop.solver.data_record import (
 from minidrop.solver.drop_record import drop_record, read_record, warn_of_other_patterns
 from minidrop.solver.events import stateful
 from minidrop.solver.loss_scale import LossScale
-from minidrop.solver.parallel import check_alike
 
 if TYPE_CHECKING:
     from minidrop.solver.loop import Solver
