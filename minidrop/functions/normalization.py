@@ -89,11 +89,9 @@ class BatchNorm(Function):
             raise KeptError(f"BatchNorm takes its means over all samples, but they keep other channels each: "
                             f"{kept}; call functions.expand on it first")
         shape, x = x.shape, x.reshape(_channels(x.shape))
-        mean, variance = backend.channel_moments(x)
+        self.y, mean, variance, self.factor = backend.standardize_channels(x, self.eps)
         if self.stored is not None and x.shape[0] * x.shape[2]:     # no sample says nothing
             self.stored.add(backend, mean, variance, x.shape[0] * x.shape[2], kept)
-        self.factor = _inverse_deviation(backend, variance, self.eps)
-        self.y = backend.transform_channels(x, mean, self.factor)
         return self.y.reshape(shape)
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:

@@ -90,6 +90,41 @@ def standardize_gradient(gy: Any, y: Any, factor: Any, weight: Any, gx: Any, fir
 
 
 @jit
+def standardize_channels(x: np.ndarray, eps: Any, y: Any, mean: Any, variance: Any, factor: Any, first: Any,
+                         last: Any) -> None:
+    """y = (x - mean) * factor, factor = 1 / sqrt(variance + eps), for channels first .. last - 1."""
+    for c in range(first, last):
+        channel_moments(x, mean, variance, c, c + 1)
+        factor[c] = x.dtype.type(1) / np.sqrt(variance[c] + eps)
+        middle, slope = mean[c], factor[c]
+        for n in range(x.shape[0]):
+            a, b = x[n, c], y[n, c]
+            for k in range(a.size):
+                b[k] = (a[k] - middle) * slope
+
+
+@jit
+def scale_gradients(gy: np.ndarray, x: np.ndarray, factor: Any, gx: Any, gfactor: Any, gshift: Any,
+                    first: Any, last: Any) -> None:
+    """gx = gy * factor, gfactor = the sum of gy * x, gshift = that of gy, of channels first .. last - 1."""
+    sums, products = np.empty(_PARTS), np.empty(_PARTS)
+    for c in range(first, last):
+        sums[:] = 0
+        products[:] = 0
+        slope = factor[c]
+        for n in range(gy.shape[0]):
+            for start in range(0, gy.shape[2], _PARTS):
+                g, own = gy[n, c, start:start + _PARTS], x[n, c, start:start + _PARTS]
+                out = gx[n, c, start:start + _PARTS]
+                for k in range(g.size):
+                    entry = np.float64(g[k])
+                    sums[k] += entry
+                    products[k] += entry * own[k]
+                    out[k] = g[k] * slope
+        gfactor[c], gshift[c] = products.sum(), sums.sum()
+
+
+@jit
 def inverse_power(s: Any, beta: Any, power: Any) -> None:
     """power = s^-beta; by roots, which vectorise, for the usual ones."""
     one = s.dtype.type(1)

@@ -82,6 +82,8 @@ def normalizations(images=16):
     yield "channel_products", what, lambda b: b.channel_products(places, g)
     yield ("transform_channels", f"{what}: factor and shift",
            lambda b: b.transform_channels(places, None, factor, shift))
+    yield "standardize_channels", what, lambda b: b.standardize_channels(places, 1e-5)
+    yield "scale_gradients", what, lambda b: b.scale_gradients(g, places, factor)
     yield "standardize_gradient", what, lambda b: b.standardize_gradient(g, places, factor)
     alexnet, cifar = (5, 1e-4 / 5, 0.75, 1.0), (3, 5e-5 / 9, 0.75, 1.0)
     yield "lrn_across", f"{what}, 5 channels", lambda b: b.lrn(x, (1,), *alexnet)

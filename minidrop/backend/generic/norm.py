@@ -39,6 +39,16 @@ class Normalization(Products):
                 y = step(y, numbers[:, None], out=self.empty(x.shape, x.dtype) if y is x else y)
         return y
 
+    def standardize_channels(self, x: np.ndarray, eps: float) -> tuple[np.ndarray, ...]:
+        """Return ((x - mean) * factor, mean, variance, factor = 1 / sqrt(variance + eps)) of each channel."""
+        mean, variance = self.channel_moments(x)
+        factor = 1 / self.xp.sqrt(variance + x.dtype.type(eps))
+        return self.transform_channels(x, mean, factor), mean, variance, factor
+
+    def scale_gradients(self, gy: np.ndarray, x: np.ndarray, factor: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the gradients of x, factor and shift of y = x * factor + shift, each of each channel."""
+        return self.transform_channels(gy, None, factor), self.channel_products(gy, x), self.channel_sums(gy)
+
     def standardize_gradient(self, gy: np.ndarray, y: np.ndarray, factor: np.ndarray,
                              weight: np.ndarray | None = None) -> np.ndarray:
         """Return factor * (gy - mean(gy) - weight * y * mean(gy * y)), all of each channel.

@@ -57,6 +57,24 @@ class Normalization(Generic):
         threads.by_rows(cpu_norm.transform_channels, x.shape[0] * x.shape[1], x.size, x, *steps, y)
         return y
 
+    def standardize_channels(self, x: np.ndarray, eps: float) -> tuple[np.ndarray, ...]:
+        if not _fit(x) or not x.size:
+            return super().standardize_channels(x, eps)
+        from minidrop.kernels import cpu_norm
+        y, *numbers = self.empty(x.shape, x.dtype), *(self.empty(x.shape[1:2], x.dtype) for _ in range(3))
+        threads.by_rows(cpu_norm.standardize_channels, x.shape[1], 3 * x.size, x, x.dtype.type(eps), y,
+                        *numbers)
+        return y, *numbers
+
+    def scale_gradients(self, gy: np.ndarray, x: np.ndarray, factor: np.ndarray) -> tuple[np.ndarray, ...]:
+        if not _fit(gy, x):
+            return super().scale_gradients(gy, x, factor)
+        from minidrop.kernels import cpu_norm
+        gx, *sums = self.empty(x.shape, x.dtype), *(self.empty(x.shape[1:2], x.dtype) for _ in range(2))
+        threads.by_rows(cpu_norm.scale_gradients, x.shape[1], 3 * x.size, gy, x, _each(factor, 1, x), gx,
+                        *sums)
+        return gx, *sums
+
     def standardize_gradient(self, gy: np.ndarray, y: np.ndarray, factor: np.ndarray,
                              weight: np.ndarray | None = None) -> np.ndarray:
         if not _fit(gy, y):
