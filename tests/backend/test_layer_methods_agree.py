@@ -68,6 +68,24 @@ def test_transform_channels(backend, array, close, shape, given, layout):
 
 
 @memory
+@in_turn("shape", CHANNELS)
+def test_standardize_channels_and_the_gradients_of_scales(backend, array, close, shape, layout):
+    x, gy, factor = array(shape, layout), array(shape, layout), array(shape[1:2], "strided")
+    exact, down = x.astype(float), gy.astype(float)
+    centred = exact - means(exact)[:, None]
+    variance = means(centred ** 2)
+    deviation = 1 / np.sqrt(variance + 0.1)
+    for on in (backend, GENERIC):
+        mine, theirs = on.asarray(x), on.asarray(gy)
+        for got, expected in zip(
+                (*on.standardize_channels(mine, 0.1), *on.scale_gradients(theirs, mine, on.asarray(factor))),
+                (centred * deviation[:, None], means(exact), variance, deviation, down * factor[:, None],
+                 (down * exact).sum(axis=(0, 2)), down.sum(axis=(0, 2))), strict=True):
+            assert got.dtype == x.dtype
+            close(on.to_host(got), expected)
+
+
+@memory
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shape", CHANNELS)
 def test_standardize_gradient(backend, array, close, shape, weighted, layout):
@@ -153,6 +171,8 @@ def test_normalizations_do_not_depend_on_the_threads(monkeypatch, count):
         yield cpu.channel_products(channels, g)
         yield cpu.transform_channels(channels, factor, factor, factor)
         yield cpu.standardize_gradient(g, channels, factor)
+        yield from cpu.standardize_channels(channels, 1e-5)
+        yield from cpu.scale_gradients(g, channels, factor)
         rows, down = x.reshape(-1, 37), gy.reshape(-1, 37)
         found = cpu.normalize_rows(rows, rows[0], rows[1], 1e-5, True)
         yield from found
