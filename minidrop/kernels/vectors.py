@@ -41,8 +41,16 @@ def lanes(dtype: Any) -> int:
     return BITS // (8 * np.dtype(dtype).itemsize)
 
 
-def _at(builder, pointer, place):
+def at_place(builder: Any, pointer: Any, place: Any) -> Any:
+    """Return pointer + place, a value or an int."""
     return builder.gep(pointer, [place if isinstance(place, ir.Value) else ir.Constant(_WORD, place)])
+
+
+def multiply_add(module: Any, vector: Any) -> Any:
+    """Return LLVM's fused multiply and add of vectors of float or double."""
+    bits = 32 if isinstance(vector.element, ir.FloatType) else 64
+    return cgutils.get_or_insert_function(module, ir.FunctionType(vector, [vector] * 3),
+                                          f"llvm.fma.v{vector.count}f{bits}")
 
 
 @intrinsic
@@ -64,8 +72,7 @@ def add_products(context: Any, a: Any, panel: Any, y: Any, stride: Any, depth: A
         vector = ir.VectorType(real, width)
         a, panel, y = (builder.inttoptr(one, real.as_pointer()) for one in args[:3])
         stride, depth = args[3:5]
-        fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3),
-                                             f"llvm.fma.v{width}f{zero.bitwidth}")
+        fma = multiply_add(builder.module, vector)
         byte = ir.IntType(8).as_pointer()
         fetch = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(ir.VoidType(), [byte, lane, lane, lane]), "llvm.prefetch.p0i8")
@@ -78,17 +85,17 @@ def add_products(context: Any, a: Any, panel: Any, y: Any, stride: Any, depth: A
         k = builder.phi(_WORD)
         k.add_incoming(ir.Constant(_WORD, 0), before)
         sums = [[builder.phi(vector) for _ in range(vectors)] for _ in range(rows)]
-        a_k = _at(builder, a, builder.mul(k, ir.Constant(_WORD, rows)))
-        panel_k = _at(builder, panel, builder.mul(k, ir.Constant(_WORD, columns)))
+        a_k = at_place(builder, a, builder.mul(k, ir.Constant(_WORD, rows)))
+        panel_k = at_place(builder, panel, builder.mul(k, ir.Constant(_WORD, columns)))
         for line in range(max(1, columns * size // 64)):
-            place = _at(builder, panel_k, _AHEAD * columns + line * 64 // size)
+            place = at_place(builder, panel_k, _AHEAD * columns + line * 64 // size)
             builder.call(fetch, [builder.bitcast(place, byte), lane(0), lane(3), lane(1)])
         weights = []
         for v in range(vectors):
-            place = builder.bitcast(_at(builder, panel_k, v * width), vector.as_pointer())
+            place = builder.bitcast(at_place(builder, panel_k, v * width), vector.as_pointer())
             weights.append(builder.load(place, align=size))
         for r in range(rows):
-            one = builder.insert_element(undefined, builder.load(_at(builder, a_k, r)), lane(0))
+            one = builder.insert_element(undefined, builder.load(at_place(builder, a_k, r)), lane(0))
             factor = builder.shuffle_vector(one, undefined, everywhere)
             for v in range(vectors):
                 added = builder.call(fma, [factor, weights[v], sums[r][v]])
@@ -101,9 +108,9 @@ def add_products(context: Any, a: Any, panel: Any, y: Any, stride: Any, depth: A
 
         builder.position_at_end(after)
         for r in range(rows):
-            row = _at(builder, y, builder.mul(stride, ir.Constant(_WORD, r)))
+            row = at_place(builder, y, builder.mul(stride, ir.Constant(_WORD, r)))
             for v in range(vectors):
-                place = builder.bitcast(_at(builder, row, v * width), vector.as_pointer())
+                place = builder.bitcast(at_place(builder, row, v * width), vector.as_pointer())
                 builder.store(sums[r][v], place, align=size)
         return context.get_dummy_value()
 
@@ -124,7 +131,7 @@ def pointer(context: Any, address: Any, zero: Any) -> Any:
 # -- words of an int64 array that several threads read and write, in one order for all of them ---------------
 def _word(context, builder, signature, args):
     array = context.make_array(signature.args[0])(context, builder, args[0])
-    return _at(builder, array.data, args[1])
+    return at_place(builder, array.data, args[1])
 
 
 @intrinsic

@@ -18,6 +18,7 @@ import numpy as np
 from minidrop.apps.timing import measure_steps
 from minidrop.autograd import Block
 from minidrop.backend import Backend, get_backend
+from minidrop.backend.numpy import direct
 from minidrop.backend.window import Window
 from minidrop.kept import Kept, KeptByGroup
 
@@ -100,16 +101,20 @@ def windows(images=16):
     W, b = rng.standard_normal((64, 64, 3, 3), np.float32), np.zeros(64, np.float32)
     window, out, gx = Window.of((3, 3), pad=1), np.empty_like(x), np.empty_like(x)
     what = f"x {images}x64x32x32, 3x3"
-    for kernel in ("gather_windows", "put_outputs", "swap_inner"):
-        yield kernel, f"{what} to 64: forward", lambda on: on.convolve(x, W, b, window, out)
-    for kernel in ("scatter_windows", "output_rows"):
-        yield kernel, f"{what} to 64: gradients", lambda on: on.convolve_gradients(x, W, out, window, gx)
     each = np.ascontiguousarray(W[:, :1])
-    yield "convolve_planes", f"{what}, channels alone", lambda on: on.convolve_each(x, each, window, out)
-    yield ("spread_planes", f"{what}, channels alone",
-           lambda on: on.convolve_each_image_gradient(each, out, window, gx))
-    yield ("plane_weights", f"{what}, channels alone",
-           lambda on: on.convolve_each_weight_gradient(x, out, window))
+    for kernels, name, work in (
+            (("gather_windows, put_outputs, swap_inner", "convolve_bands"), "to 64: forward",
+             lambda on: on.convolve(x, W, b, window, out)),
+            (("scatter_windows, output_rows", "pack_turned, weight_gradient"), "to 64: gradients",
+             lambda on: on.convolve_gradients(x, W, out, window, gx)),
+            (("convolve_planes", "convolve_bands"), "channels alone: forward",
+             lambda on: on.convolve_each(x, each, window, out)),
+            (("spread_planes", "convolve_bands"), "channels alone: images",
+             lambda on: on.convolve_each_image_gradient(each, out, window, gx)),
+            (("plane_weights", "each_weight_gradient"), "channels alone: weights",
+             lambda on: on.convolve_each_weight_gradient(x, out, window))):
+        yield kernels[0], f"{what}, {name}", partial(_without_vectors, work)
+        yield kernels[1], f"{what}, {name}", work
     pool, places = Window.of((3, 3), 2), (16, 16)
     y, index = Backend().max_pool(x, pool, places)
     what = f"{what} / 2"
@@ -117,6 +122,16 @@ def windows(images=16):
     yield "add_at_places", what, lambda on: on.max_pool_gradient(y, index, pool, x.shape)
     yield "mean_planes", what, lambda on: on.mean_pool(x, pool, places)
     yield "spread_means", what, lambda on: on.mean_pool_gradient(y, pool, x.shape)
+
+
+def _without_vectors(work, on):
+    """Do work(on) as on a machine without wide vectors."""
+    suits = direct.suits
+    direct.suits = lambda *which: False
+    try:
+        work(on)
+    finally:
+        direct.suits = suits
 
 
 def sequences(rows=4096, units=1024, heads=16):

@@ -6,9 +6,11 @@ from cases import every_pair, in_turn
 
 from minidrop import Kept, ShapeError, Tensor, check_gradients, functions
 from minidrop.backend import Backend, get_backend
+from minidrop.backend.numpy import direct
 from minidrop.backend.window import Window
 from minidrop.functions.convolution import Depthwise
 from minidrop.kept import KeptByGroup
+from minidrop.kernels import vectors
 
 
 def numbers(*shape, seed=0):
@@ -92,9 +94,12 @@ def test_deconvolution_against_pytorch(shape, biased):
 
 
 @in_turn("dtype", ["float32", "float64"])
+@in_turn("in_place", [True, False])
 @every_shape
-def test_the_cpu_loops_agree_with_the_generic_methods(shape, dtype):
+def test_the_cpu_loops_agree_with_the_generic_methods(shape, dtype, in_place, monkeypatch):
+    """Both kinds: where the images are (as many as can), and windows side by side."""
     x, W, b, window, groups = (a.astype(dtype) if isinstance(a, np.ndarray) else a for a in case(shape))
+    monkeypatch.setattr(direct, "_LEAST_SHARE", 0 if in_place else 2)
     found = []
     for backend in (get_backend("cpu"), Backend()):
         inputs = [Tensor(a, requires_grad=True, backend=backend) for a in (x, W, b)]
@@ -222,15 +227,76 @@ def test_a_convolution_of_each_channel_is_one():
                                             groups=4).creator, Depthwise)
 
 
-def test_results_do_not_depend_on_the_number_of_cores(monkeypatch):
+@in_turn("side_by_side", [False, True])
+@in_turn("groups", [1, 6])
+def test_results_do_not_depend_on_the_number_of_cores(groups, side_by_side, monkeypatch):
     """Parts of a batch are summed in an order of their own."""
     from minidrop.kernels import threads
+    if side_by_side:
+        monkeypatch.setattr(direct, "suits", lambda *which: False)
     found = []
     for count in (1, 2, 3):
         monkeypatch.setattr(threads, "COUNT", count)
         monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 0)
-        x, W = Tensor(numbers(7, 6, 20, 20).astype("f"), True), Tensor(numbers(8, 6, 3, 3).astype("f"), True)
-        y = functions.convolution(x, W)
+        x, W = (Tensor(numbers(*shape).astype("f"), True)
+                for shape in ((7, 6, 20, 20), (12, 6 // groups, 3, 3)))
+        y = functions.convolution(x, W, groups=groups)
         y.backward(numbers(*y.shape, seed=3).astype("f"))
         found.append([y.data.tobytes(), W.grad.tobytes(), x.grad.tobytes()])
     assert found[0] == found[1] == found[2]
+
+
+# -- where the images are ------------------------------------------------------------------------------------
+IN_PLACE = pytest.mark.skipif(not vectors.BITS, reason="needs AVX2 with FMA, or AVX-512")
+
+
+@IN_PLACE
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@in_turn("outputs", [1, 3, 8, 13])
+@in_turn("channels", [1, 7])
+@in_turn("lines, places", [(1, 40), (9, 7), (13, 31)])
+def test_every_remainder_of_blocks_bands_and_vectors(outputs, channels, lines, places, dtype, monkeypatch):
+    """Bands of two lines, squares of 5 channels: against the generic methods."""
+    window = Window((3, 5), (1, 1), (1, 2), (1, 1))
+    x, W, b, gy = (numbers(*shape).astype(dtype) for shape in (
+        (3, channels, lines, places), (outputs, channels, 3, 5), (outputs,), (3, outputs, lines, places)))
+    monkeypatch.setattr(direct, "_bands", lambda *given: (min(2, given[2]), -(-given[2] // 2)))
+    monkeypatch.setattr(direct, "_CHANNELS", 5)
+    monkeypatch.setattr(direct, "_LEAST_SHARE", 0)
+    found = []
+    for backend in (get_backend("cpu"), Backend()):
+        y, gx = np.full(gy.shape, np.nan, dtype), np.full(x.shape, np.nan, dtype)
+        backend.convolve(x, W, b, window, y, relu=True, scale=1.5)
+        found.append([y, backend.convolve_gradients(x, W, gy, window, gx), gx])
+    bound = 1e-4 if dtype == "float32" else 1e-11
+    for got, expected in zip(*found, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=bound, atol=bound)
+
+
+@IN_PLACE
+def test_what_is_not_finite_stays_in_its_image_and_channel():
+    x, W = numbers(3, 2, 9, 9), numbers(4, 2, 3, 3)
+    window, y = Window.of((3, 3), pad=1), np.empty((3, 4, 9, 9))
+    x[1, 1, 8, 8], x[1, 0, 0, 0] = np.nan, np.inf
+    get_backend("cpu").convolve(x, W, None, window, y)
+    assert np.isfinite(y[[0, 2]]).all()
+    lost = ~np.isfinite(y[1])
+    assert lost[:, :2, :2].all() and lost[:, 7:, 7:].all() and lost.sum() == 4 * 8
+    gW = get_backend("cpu").convolve_gradients(np.where(np.isinf(x), 0, x), W, np.ones_like(y), window)
+    assert np.isfinite(gW.reshape(4, 2, 9)[:, 0]).all()
+    x = numbers(1, 4, 8, 8)
+    x[0, 2] = np.nan
+    each = np.empty_like(x)
+    get_backend("cpu").convolve_each(x, numbers(4, 1, 3, 3), window, each)
+    assert np.isfinite(each[:, [0, 1, 3]]).all()
+
+
+@IN_PLACE
+def test_layers_of_common_nets_are_convolved_where_they_are():
+    """And those are not whose vectors would hold little: windows that fit in a few places."""
+    def suits(channels, side, size, dtype="f", **more):
+        window = Window.of((size, size), **more)
+        return direct.suits(np.empty((1, channels, side, side), dtype), window, window.places((side, side)))
+    assert suits(3, 32, 5, pad=2) and suits(16, 28, 3, pad=1) and suits(3, 227, 11, stride=4)
+    assert suits(64, 7, 3, pad=1, dtype="d")
+    assert not suits(512, 7, 7) and not suits(256, 28, 1) and not suits(4, 28, 3, dtype="i8")

@@ -5,6 +5,7 @@ Each part of a batch has a core, with BLAS on one thread, and buffers of its own
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from minidrop.backend.generic.convolution import Convolutions as Generic
 from minidrop.backend.generic.convolution import Range
+from minidrop.backend.numpy import direct
 from minidrop.backend.window import Window
 from minidrop.kernels import threads
 
@@ -43,6 +45,10 @@ class Convolutions(Generic):
             super().convolve(x, W, b, window, out, channels, outs, relu, scale)
             return
         x, out, window = _as_images(x), _as_images(out), _as_window(window)
+        if direct.suits(x, window, out.shape[2:]):
+            c, o = (bounds[0] if bounds else 0 for bounds in (channels, outs))
+            direct.convolve(self, x, _in_groups(W, 1), b, window, out, c, o, relu, scale)
+            return
         work = _Convolution(self, x.shape, out.shape, len(W), W.dtype, window, channels, outs)
         bias = np.zeros(len(W), W.dtype) if b is None else np.ascontiguousarray(b)
         finish = bias, relu, W.dtype.type(scale)
@@ -63,6 +69,17 @@ class Convolutions(Generic):
         window = _as_window(window)
         shape = (x if gx is None else gx).shape
         work = _Convolution(self, shape, gy.shape, len(W), W.dtype, window, channels, outs)
+        gW = None
+        turned = None if gx is None else direct.turned(window)
+        if gx is not None and turned is not None and direct.suits(gy, turned, gx.shape[2:]):
+            direct.image_gradient(self, _in_groups(W, 1), gy, turned, gx, work.c, work.o)
+            gx = None
+        if wanted and direct.suits(x, window, gy.shape[2:]):
+            gW = direct.weight_gradient(self, x, gy, window, work.c, work.channels, work.o, work.outputs,
+                                        work.parts(True))
+            wanted = False
+        if gx is None and not wanted:
+            return gW
         parts = work.parts(wanted)
         sums = [None] * len(parts)
         weights = work.matrix(W) if window.is_point else work.filters(W)
@@ -74,7 +91,7 @@ class Convolutions(Generic):
 
         work.run(len(parts), some)
         if not wanted:
-            return None
+            return gW
         gW = np.ascontiguousarray(sums[0])
         for more in sums[1:]:
             gW += more
@@ -86,6 +103,9 @@ class Convolutions(Generic):
             return
         from minidrop.kernels import cpu_conv
         x, out, planes = _as_images(x), _as_images(out), out.shape[0] * out.shape[1]
+        if direct.suits(x, _as_window(window), out.shape[2:]):
+            direct.convolve(self, x, _in_groups(W, x.shape[1]), None, _as_window(window), out, 0, 0)
+            return
         threads.by_rows(cpu_conv.convolve_planes, planes, out.size * window.entries, x, *_filters(W, window),
                         out)
 
@@ -97,6 +117,10 @@ class Convolutions(Generic):
         from minidrop.kernels import cpu_conv
         weights, *numbers = _filters(W, window)
         gy, gx, planes = _as_images(gy), _as_images(gx), gx.shape[0] * gx.shape[1]
+        turned = direct.turned(_as_window(window))
+        if turned is not None and direct.suits(gy, turned, gx.shape[2:]):
+            direct.image_gradient(self, _in_groups(W, gx.shape[1]), gy, turned, gx, 0, 0)
+            return
         threads.by_rows(cpu_conv.spread_planes, planes, gy.size * window.entries, weights, gy, *numbers,
                         gx)
 
@@ -104,9 +128,12 @@ class Convolutions(Generic):
         if not _is_flat(x, x, gy):
             return super().convolve_each_weight_gradient(x, gy, window)
         from minidrop.kernels import cpu_conv
+        x, gy = _as_images(x), _as_images(gy)
+        if direct.suits(x, _as_window(window), gy.shape[2:]):
+            return direct.each_weight_gradient(self, x, gy, _as_window(window))
         gW = np.empty((gy.shape[1], window.entries), x.dtype)
-        threads.by_rows(cpu_conv.plane_weights, len(gW), gy.size * window.entries, _as_images(x),
-                        _as_images(gy), *_numbers(window), gW)
+        threads.by_rows(cpu_conv.plane_weights, len(gW), gy.size * window.entries, x, gy, *_numbers(window),
+                        gW)
         return gW
 
 
@@ -134,6 +161,11 @@ def _numbers(window):
 def _filters(W, window):
     """Return W (C m, 1, *size) as a matrix, and the numbers of its window."""
     return np.ascontiguousarray(W).reshape(len(W), window.entries), *_numbers(window)
+
+
+def _in_groups(W, groups):
+    """Return filters (O, C, *size) as (groups, O / groups, C, entries)."""
+    return np.ascontiguousarray(W).reshape(groups, len(W) // groups, W.shape[1], math.prod(W.shape[2:]))
 
 
 class _Convolution:

@@ -1,0 +1,160 @@
+"""Loops that convolve images where they are; see taps.py. Reference: backend/generic/convolution.py.
+
+The channels of a band of an image are laid out in planes with zeros around. Place (r, w) is number
+q = r * pitch + w, and reads at q + offset for each tap of the window, an offset of its own: so the places of
+all lines follow each other in vectors. `pitch` counts the zeros on one side alone: those on the right of a
+line are those on the left of the next. What is computed for places between the lines is thrown away. With a
+stride, what is equally far from a multiple of it on both axes (a phase) lies in a plane of its own.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from minidrop.kernels.cpu import inside, jit
+from minidrop.kernels.taps import add_dots, add_taps
+
+
+@jit
+def lay_out(x: Any, n: Any, c: Any, channels: Any, top: Any, layout: Any, plane: Any, out: Any) -> None:
+    """out[k, phase, r, u] = x[n, c + k] at line (top + r) * stride + phase - pad, and so its columns.
+
+    0 outside of the image. layout: (stride, pad, phases, lines, pitch, ...), the first three int64 (2,) and
+    (F, 2); out: flat, `plane` numbers for each plane; those behind its last line are left as they are.
+    """
+    stride, pad, phases, lines, pitch = layout[:5]
+    height, width = x.shape[2:]
+    for k in range(channels):
+        image = x[n, c + k]
+        for f in range(phases.shape[0]):
+            shift = phases[f, 1] - pad[1]
+            begin, end = inside(shift, stride[1], width, pitch)
+            begin = min(begin, pitch)
+            end, at = max(begin, end), (k * phases.shape[0] + f) * plane
+            for r in range(lines):
+                h = (top + r) * stride[0] + phases[f, 0] - pad[0]
+                row = out[at:at + pitch]
+                at += pitch
+                if h < 0 or h >= height or begin == end:
+                    row[:] = 0
+                    continue
+                row[:begin] = 0
+                row[end:] = 0
+                inner, source = row[begin:end], image[h, begin * stride[1] + shift:]
+                if stride[1] == 1:
+                    for u in range(inner.size):
+                        inner[u] = source[u]
+                else:
+                    step = np.uint64(stride[1])
+                    for u in range(np.uint64(inner.size)):
+                        inner[u] = source[u * step]
+
+
+@jit
+def pack_turned(W: Any, panels: Any, first: Any, last: Any) -> None:
+    """panels[j, (o, k), r] = W[o, j rows + r, entries - 1 - k], 0 beyond its channels; as `cpu_thin.pack`."""
+    outputs, channels, entries = W.shape
+    for j in range(first, last):
+        there = min(panels.shape[2], channels - j * panels.shape[2])
+        panels[j, :, there:] = 0
+        for o in range(outputs):
+            own = W[o, j * panels.shape[2]:]
+            for r in range(there):
+                for k in range(entries):
+                    panels[j, o * entries + k, r] = own[r, entries - 1 - k]
+
+
+@jit
+def _multiply(laid: Any, offsets: Any, weights: Any, vectors: Any, sums: Any, zero: Any, rows: Any,
+              lanes: Any) -> None:
+    """sums[r, q] = the sum of weights[k, r] laid[offsets[k] + q] over k; q as many as `vectors` have."""
+    step, v = len(lanes) * sums.itemsize, 0
+    while v < vectors:
+        left, x, y = vectors - v, laid.ctypes.data + v * step, sums.ctypes.data + v * step
+        if left == 3 or left > 4:
+            add_taps(x, offsets.ctypes.data, weights.ctypes.data, weights.shape[1], y, sums.shape[1],
+                     offsets.size, zero, (rows, (None, None, None), lanes))
+            v += 3
+        elif left > 1:
+            add_taps(x, offsets.ctypes.data, weights.ctypes.data, weights.shape[1], y, sums.shape[1],
+                     offsets.size, zero, (rows, (None, None), lanes))
+            v += 2
+        else:
+            add_taps(x, offsets.ctypes.data, weights.ctypes.data, weights.shape[1], y, sums.shape[1],
+                     offsets.size, zero, (rows, (None,), lanes))
+            v += 1
+
+
+@jit
+def convolve_bands(x: np.ndarray, c: Any, channels: Any, layout: Any, offsets: Any, panels: Any, b: Any,
+                   relu: Any, scale: Any, y: np.ndarray, o: Any, laid: Any, sums: Any, zero: Any, form: Any,
+                   first: Any, last: Any) -> None:
+    """Write scale * f(convolution + b) to bands first .. last - 1 of all images and groups of channels.
+
+    layout: as for `lay_out`, then the lines of places in a band; channels: of x in a group; panels: (groups,
+    blocks, taps, rows of a block); b (groups, outputs); relu: f = max(., 0), else nothing; laid, sums: room
+    for a band of x, and for a block of its results. form: as long as the rows of a block, those of a smaller
+    one that may be the last, and a vector's numbers.
+    """
+    lines, pitch, band = layout[3:]
+    groups, outputs = b.shape
+    places, height, bands = y.shape[3], len(form[0]), -(-y.shape[2] // band)
+    for unit in range(first, last):
+        n, g, top = unit // bands // groups, unit // bands % groups, unit % bands * band
+        here = min(band, y.shape[2] - top)
+        lay_out(x, n, c + g * channels, channels, top, layout, lines * pitch, laid)
+        vectors = -(-((here - 1) * pitch + places) // len(form[2]))
+        for block in range(panels.shape[1]):
+            rows = min(height, outputs - block * height)
+            if rows > len(form[1]):
+                _multiply(laid, offsets, panels[g, block], vectors, sums, zero, form[0], form[2])
+            else:
+                _multiply(laid, offsets, panels[g, block], vectors, sums, zero, form[1], form[2])
+            for r in range(rows):
+                own, channel = b[g, block * height + r], o + g * outputs + block * height + r
+                for line in range(here):
+                    source, target = sums[r, line * pitch:line * pitch + places], y[n, channel, top + line]
+                    if relu:
+                        for w in range(target.size):
+                            value = source[w] + own
+                            target[w] = scale * (zero if value <= zero else value)
+                    else:
+                        for w in range(target.size):
+                            target[w] = scale * (source[w] + own)
+
+
+@jit
+def weight_gradient(x: np.ndarray, c: Any, channels: Any, layout: Any, offsets: Any, gy: np.ndarray, o: Any,
+                    outputs: Any, flat: Any, gW: Any, laid: Any, g: Any, zero: Any, form: Any, first: Any,
+                    last: Any) -> None:
+    """gW[k, t] += the sum over bands first .. last - 1 of gy[o + k] times what tap t reads of c and the next.
+
+    layout: as for `convolve_bands`, flat: that of gy, with the same pitch; gW, offsets: as many rows and
+    columns as blocks have; laid, g: zeros, room for some bands of x and of gy, (bands, numbers).
+    """
+    lines, pitch, band = layout[3:]
+    bands, height, width, size = -(-gy.shape[2] // band), len(form[0]), len(form[2]), g.itemsize
+    vectors = -(-((band - 1) * pitch + gy.shape[3]) // width)
+    row = max(vectors * width, band * pitch)
+    for begin in range(first, last, laid.shape[0]):
+        count = min(laid.shape[0], last - begin)
+        for i in range(count):
+            n, top = (begin + i) // bands, (begin + i) % bands * band
+            lay_out(x, n, c, channels, top, layout, lines * pitch, laid[i])
+            lay_out(gy, n, o, outputs, top, flat, row, g[i])
+        for block in range(gW.shape[0] // height):
+            for t in range(0, offsets.size, len(form[1])):
+                add_dots(g.ctypes.data + block * height * row * size, row, g.shape[1], laid.ctypes.data,
+                         laid.shape[1], offsets[t:].ctypes.data,
+                         gW.ctypes.data + (block * height * offsets.size + t) * size, offsets.size, count,
+                         vectors, zero, form)
+
+
+@jit
+def each_weight_gradient(x: np.ndarray, layout: Any, offsets: Any, gy: np.ndarray, flat: Any, gW: Any,
+                         laid: Any, g: Any, zero: Any, form: Any, first: Any, last: Any) -> None:
+    """`weight_gradient` for outputs first .. last - 1, of all images; each reads one channel of x."""
+    factor, units = gy.shape[1] // x.shape[1], len(x) * -(-gy.shape[2] // layout[5])
+    for o in range(first, last):
+        weight_gradient(x, o // factor, 1, layout, offsets, gy, o, 1, flat, gW[o:o + 1], laid, g, zero, form,
+                        0, units)

@@ -1,0 +1,146 @@
+"""Blocks of a convolution in registers, as LLVM instructions; see cpu_direct.py.
+
+Vectors lie along the places. A tap is one entry of the window in one channel: the numbers that it reads for
+neighbouring places are neighbours, so that a vector of them is one load, wherever it begins.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+
+from minidrop.kernels.vectors import at_place, intrinsic, multiply_add
+
+_WORD, _LANE = ir.IntType(64), ir.IntType(32)
+
+
+def _loop(builder, count, name):
+    """Begin a loop over 0 .. count - 1, count >= 1; return (the block before it, its counter, its end)."""
+    before, inside = builder.block, builder.append_basic_block(name)
+    builder.branch(inside)
+    builder.position_at_end(inside)
+    counter = builder.phi(_WORD)
+    counter.add_incoming(ir.Constant(_WORD, 0), before)
+
+    def end():
+        last, after = builder.block, builder.append_basic_block(name + "_end")
+        following = builder.add(counter, ir.Constant(_WORD, 1))
+        counter.add_incoming(following, last)
+        builder.cbranch(builder.icmp_signed("<", following, count), inside, after)
+        builder.position_at_end(after)
+        return last
+
+    return before, counter, end
+
+
+def _vector(builder, vector, pointer, place, size):
+    """Load a vector of numbers of `size` bytes, wherever it begins."""
+    return builder.load(builder.bitcast(at_place(builder, pointer, place), vector.as_pointer()), align=size)
+
+
+@intrinsic
+def add_taps(context: Any, x: Any, offsets: Any, weights: Any, apart: Any, y: Any, stride: Any, depth: Any,
+             zero: Any, form: Any) -> Any:
+    """y[r, q] = the sum over k < depth of weights[k, r] x[offsets[k] + q], in that order, an FMA a term.
+
+    x, offsets (int64), weights, y: addresses; apart, stride: of the rows of weights and y; depth >= 1; zero:
+    a number of their type; form: tuples as long as there are rows, vectors in a row, numbers in a vector.
+    """
+    rows, vectors, width = (len(one) for one in form.types)
+    signature = types.void(*[types.intp] * 7, zero, form)
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        real, size = context.get_value_type(zero), zero.bitwidth // 8
+        vector = ir.VectorType(real, width)
+        x, weights, y = (builder.inttoptr(args[i], real.as_pointer()) for i in (0, 2, 4))
+        offsets, apart = builder.inttoptr(args[1], _WORD.as_pointer()), args[3]
+        stride, depth = args[5:7]
+        fma = multiply_add(builder.module, vector)
+        undefined, everywhere = ir.Constant(vector, ir.Undefined), ir.Constant(
+            ir.VectorType(_LANE, width), [0] * width)
+
+        before, k, end = _loop(builder, depth, "k")
+        sums = [[builder.phi(vector) for _ in range(vectors)] for _ in range(rows)]
+        own = at_place(builder, x, builder.load(at_place(builder, offsets, k)))
+        numbers = [_vector(builder, vector, own, v * width, size) for v in range(vectors)]
+        weights = at_place(builder, weights, builder.mul(k, apart))
+        added = []
+        for r in range(rows):
+            one = builder.insert_element(undefined, builder.load(at_place(builder, weights, r)), _LANE(0))
+            factor = builder.shuffle_vector(one, undefined, everywhere)
+            added.append([builder.call(fma, [factor, numbers[v], sums[r][v]]) for v in range(vectors)])
+        last = end()
+        for r in range(rows):
+            row = at_place(builder, y, builder.mul(stride, ir.Constant(_WORD, r)))
+            for v in range(vectors):
+                sums[r][v].add_incoming(ir.Constant(vector, [0.0] * width), before)
+                sums[r][v].add_incoming(added[r][v], last)
+                place = builder.bitcast(at_place(builder, row, v * width), vector.as_pointer())
+                builder.store(added[r][v], place, align=size)
+        return context.get_dummy_value()
+
+    return signature, code
+
+
+@intrinsic
+def add_dots(context: Any, g: Any, g_row: Any, g_image: Any, x: Any, x_image: Any, offsets: Any, y: Any,
+             stride: Any, images: Any, count: Any, zero: Any, form: Any) -> Any:
+    """y[r, t] += the sum over n < images, q of g[r g_row + n g_image + q] x[offsets[t] + n x_image + q].
+
+    q runs over `count` vectors, images and count >= 1; other arguments as those of `add_taps`; form: rows,
+    taps, numbers in a vector. Each place of a vector is a sum of its own until the end.
+    """
+    rows, taps, width = (len(one) for one in form.types)
+    signature = types.void(*[types.intp] * 10, zero, form)
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        real, size = context.get_value_type(zero), zero.bitwidth // 8
+        vector = ir.VectorType(real, width)
+        g, x, y = (builder.inttoptr(args[i], real.as_pointer()) for i in (0, 3, 6))
+        g_row, g_image, x_image = args[1], args[2], args[4]
+        offsets, (stride, images, count) = builder.inttoptr(args[5], _WORD.as_pointer()), args[7:10]
+        fma = multiply_add(builder.module, vector)
+        nothing = ir.Constant(vector, [0.0] * width)
+        starts = [builder.load(at_place(builder, offsets, t)) for t in range(taps)]
+
+        before, n, end_images = _loop(builder, images, "image")
+        carried = [[builder.phi(vector) for _ in range(taps)] for _ in range(rows)]
+        lines = [at_place(builder, g, builder.add(builder.mul(n, g_image),
+                                                  builder.mul(g_row, ir.Constant(_WORD, r))))
+                 for r in range(rows)]
+        image = at_place(builder, x, builder.mul(n, x_image))
+        reads = [at_place(builder, image, start) for start in starts]
+        outside, v, end = _loop(builder, count, "q")
+        sums = [[builder.phi(vector) for _ in range(taps)] for _ in range(rows)]
+        place = builder.mul(v, ir.Constant(_WORD, width))
+        factors = [_vector(builder, vector, line, place, size) for line in lines]
+        added = [[None] * taps for _ in range(rows)]
+        for t in range(taps):
+            numbers = _vector(builder, vector, reads[t], place, size)
+            for r in range(rows):
+                added[r][t] = builder.call(fma, [factors[r], numbers, sums[r][t]])
+        inner = end()
+        outer = end_images()
+        for r in range(rows):
+            row = at_place(builder, y, builder.mul(stride, ir.Constant(_WORD, r)))
+            for t in range(taps):
+                sums[r][t].add_incoming(carried[r][t], outside)
+                sums[r][t].add_incoming(added[r][t], inner)
+                carried[r][t].add_incoming(nothing, before)
+                carried[r][t].add_incoming(added[r][t], outer)
+                to = at_place(builder, row, t)
+                builder.store(builder.fadd(builder.load(to), _sum(builder, added[r][t])), to)
+        return context.get_dummy_value()
+
+    return signature, code
+
+
+def _sum(builder, vector):
+    """Return the sum of the numbers of a vector, halves added to each other."""
+    width = vector.type.count
+    while width > 1:
+        width //= 2
+        halves = [builder.shuffle_vector(vector, vector, ir.Constant(
+            ir.VectorType(_LANE, width), list(range(begin, begin + width)))) for begin in (0, width)]
+        vector = builder.fadd(*halves)
+    return builder.extract_element(vector, _LANE(0))
