@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.autograd import graph
+from minidrop.autograd.block import Block, Blocks, as_matrix
 from minidrop.autograd.show import described
 from minidrop.autograd.size import Size
 from minidrop.backend import backend_of
@@ -198,55 +199,6 @@ class Tensor(Operators):
         return described(self)
 
 
-class Block:
-    """The nonzero part of a parameter's gradient: `data` at (rows, cols), where None means a whole axis.
-
-    Rows and columns refer to the parameter as a matrix: (out, in, kh, kw) has `out` rows.
-    """
-
-    __slots__ = ("data", "rows", "cols")
-
-    def __init__(self, data: np.ndarray, rows: Kept | None = None, cols: Any = None):
-        self.data, self.rows, self.cols = data, rows, cols
-
-    def dense(self, backend: Backend, shape: tuple[int, ...]) -> np.ndarray:
-        """Return the whole gradient, zeros included."""
-        if self.rows is None and self.cols is None:
-            return self.data.reshape(shape)
-        return backend.put(backend.put(self.data, self.cols, -1), self.rows, 0).reshape(shape)
-
-    def add_to(self, backend: Backend, out: np.ndarray, factor: int) -> None:
-        """out += factor * dense, without a temporary of the size of `out`."""
-        data = self.data if factor == 1 else self.data * out.dtype.type(factor)
-        backend.add_block(as_matrix(out), self.rows, self.cols, data)
-
-
-def as_matrix(x: np.ndarray) -> np.ndarray:
-    """Return x as a matrix view with axis 0 as rows if it has more than two axes, unchanged otherwise."""
-    return x if x.ndim <= 2 or not x.size else x.reshape(x.shape[0], -1)
-
-
-class Blocks:
-    """The nonzero part of a parameter's gradient as several `Block`s, summed where they overlap.
-
-    An empty batch has none, so the dtype is stored.
-    """
-
-    __slots__ = ("parts", "dtype")
-
-    def __init__(self, parts: list[Block], dtype: np.dtype):
-        self.parts, self.dtype = list(parts), dtype
-
-    def dense(self, backend: Backend, shape: tuple[int, ...]) -> np.ndarray:
-        """Return the whole gradient, zeros included."""
-        if len(self.parts) == 1:
-            return self.parts[0].dense(backend, shape)
-        total = backend.zeros(shape, self.dtype)
-        for block in self.parts:
-            block.add_to(backend, total, 1)
-        return total
-
-
 class Parameter(Tensor):
     """A tensor that a solver trains.
 
@@ -309,7 +261,7 @@ class Parameter(Tensor):
         most = self.data.size * (1 if self.blocks else MOST_OF_ONE)
         for block in gradient.parts if isinstance(gradient, Blocks) else [gradient]:
             self._add(block if isinstance(block, Block) else Block(block))
-        if len(self.blocks) > 1 and sum(block.data.size for block in self.blocks) > most:
+        if len(self.blocks) > 1 and sum(block.size for block in self.blocks) > most:
             self.blocks = [Block(Blocks(self.blocks, self.dtype).dense(self.backend, self.shape))]
 
     def copy_from(self, other: Parameter) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from minidrop.autograd import Parameter
-from minidrop.autograd.tensor import Blocks
+from minidrop.autograd.block import Blocks
 from minidrop.caffe import mode
 from minidrop.caffe.net import Net
 from minidrop.errors import NonFiniteError

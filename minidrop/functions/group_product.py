@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,17 +51,18 @@ class GroupProduct:
     def forward(self, backend: Backend, x: np.ndarray, W: np.ndarray, b: np.ndarray | None) -> np.ndarray:
         """Return x W^T + b, (rows, width of y)."""
         y = self._empty(backend, 1, x.dtype)
-        self.saved: list[tuple] = []
+        self.saved: list[Any] = [None] * len(self.pieces)
 
-        def products() -> Iterator:     # lazily: a device that multiplies one at a time gathers one at a time
-            for piece, sides in zip(self.pieces, self.sides, strict=True):
-                part = backend.operand(self._read(backend, x, piece, 0))
-                weight = backend.submatrix(W, *sides)
-                self.saved.append((part, weight))
-                yield part, weight, False, not self.transpose, self._run(y, piece, 1)
+        def product(i):
+            part = backend.operand(self._read(backend, x, self.pieces[i], 0))
+            weight = (backend.submatrix(W, *self.sides[i]) if self.transpose
+                      else backend.kept_operand(W, *self.sides[i], len(part)))
+            self.saved[i] = part, weight
+            return part, weight, False, not self.transpose, self._run(y, self.pieces[i], 1)
 
-        for piece, product in zip(self.pieces, backend.gemms(products()), strict=True):
-            self._write(y, piece, 1, product)
+        made = backend.gemms_of([partial(product, i) for i in range(len(self.pieces))], self._terms)
+        for piece, own in zip(self.pieces, made, strict=True):
+            self._write(y, piece, 1, own)
         if b is not None:
             for part, kept in self.outputs(y):
                 backend.add_to_rows(part, backend.take(b, kept, 0))
@@ -68,24 +70,31 @@ class GroupProduct:
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple:
         """Return the gradients of x and of W, Blocks; None for one that is not wanted."""
-        gx, blocks = self._empty(backend, 0, gy.dtype) if wanted[0] else None, []
+        gx, count = self._empty(backend, 0, gy.dtype) if wanted[0] else None, len(self.pieces)
+        gys = [None] * count
 
-        def products() -> Iterator:
-            for i, piece in enumerate(self.pieces):
-                (part, weight), self.saved[i] = self.saved[i], ()
-                gy_part = backend.operand(self._read(backend, gy, piece, 1))
-                if wanted[0]:
-                    yield gy_part, weight, False, self.transpose, self._run(gx, piece, 0)
-                del weight      # its buffer, still in the cache, is the right size for the gradient
-                if wanted[1]:
-                    yield *((part, gy_part) if self.transpose else (gy_part, part)), True, False
+        def input_gradient(i):
+            weight, self.saved[i] = self.saved[i][1], (self.saved[i][0], None)
+            return own(i), weight, False, self.transpose, self._run(gx, self.pieces[i], 0)
 
-        done = backend.gemms(products())
-        for piece, sides in zip(self.pieces, self.sides, strict=True):
+        def weight_gradient(i):
+            factors = (self.saved[i][0], own(i)) if self.transpose else (own(i), self.saved[i][0])
+            return backend.late_product(*factors) or (*factors, True, False)
+
+        def own(i):
+            if gys[i] is None:
+                gys[i] = backend.operand(self._read(backend, gy, self.pieces[i], 1))
+            return gys[i]
+
+        kinds = [kind for kind, want in zip((input_gradient, weight_gradient), wanted, strict=False) if want]
+        made = iter(backend.gemms_of([partial(kind, i) for i in range(count) for kind in kinds],
+                                     self._terms * len(kinds)))
+        self.saved, blocks = [], []
+        for i, piece in enumerate(self.pieces):
             if wanted[0]:
-                self._write(gx, piece, 0, next(done))
+                self._write(gx, piece, 0, next(made))
             if wanted[1]:
-                blocks.append(Block(next(done), *sides))
+                blocks.append(Block(next(made), *self.sides[i]))
         return gx, Blocks(blocks, gy.dtype) if wanted[1] else None
 
     def outputs(self, y: np.ndarray) -> Iterator[tuple[np.ndarray, Kept | None]]:
@@ -99,6 +108,12 @@ class GroupProduct:
             return
         y = y.reshape(*self.lead, y.shape[1])
         yield from ((y[:, first:last, :kept.count], kept) for first, last, kept in parts)
+
+    @property
+    def _terms(self):
+        """How many products of two numbers one of the three products takes."""
+        return self.lead[0] * sum((piece.last - piece.first) * piece.outputs.count * piece.inputs.count
+                                  for piece in self.pieces)
 
     def _sides(self, piece: Piece) -> tuple[Kept | None, Kept | None]:
         """Return the rows and columns of W that a piece reads; None for all."""

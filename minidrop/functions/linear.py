@@ -130,7 +130,8 @@ class KeptProduct:
         """Return x W^T + b, (samples, kept outputs)."""
         self.x = backend.operand(x)
         # Gathered once, for the forward product and the input gradient.
-        self.W = backend.submatrix(W, self.rows, self.cols)
+        self.W = (backend.submatrix(W, self.rows, self.cols) if self.transpose
+                  else backend.kept_operand(W, self.rows, self.cols, len(x)))
         y = backend.gemm(self.x, self.W, trans_b=not self.transpose)
         if b is not None:
             backend.add_to_rows(y, backend.take(b, self.out_kept, 0))
@@ -147,7 +148,7 @@ class KeptProduct:
         del W      # its buffer, still in the cache, is the right size for gW
         if wanted[1]:
             a, b = (self.x, operand) if self.transpose else (operand, self.x)
-            gW = Block(backend.gemm(a, b, trans_a=True), self.rows, self.cols)
+            gW = Block(backend.late_product(a, b) or backend.gemm(a, b, trans_a=True), self.rows, self.cols)
         return gx, gW
 
 

@@ -91,8 +91,10 @@ def _share(words: Any, me: Any, zero: Any, form: Any) -> None:
         j = add(words, _HOME + LINE * home, 1)
         while j < end:
             for block in range(blocks):
-                add_products(at + block * depth * height * size, packed + j * depth * width * size,
-                             y + (block * height * y_row + j * width) * size, y_row, depth, zero, form)
+                add_products(at + block * depth * height * size, 1, height,
+                             packed + j * depth * width * size,
+                             y + (block * height * y_row + j * width) * size, y_row, depth, packed, 0, zero,
+                             form)
             j = add(words, _HOME + LINE * home, 1)
 
 

@@ -71,24 +71,27 @@ def sgd_update(W: Any, history: Any, gs: Any, row_ofs: Any, cols: Any, lr: Any, 
 
     For rows first .. last - 1; R(W) = W (L2) or sign(W) (L1).
     """
-    columns = W.shape[1]
-    room = np.empty(columns, W.dtype)
-    l1_decay = lr * decay if l1 else W.dtype.type(0)
-    l2_decay = W.dtype.type(0) if l1 else lr * decay
-    rate = lr * grad_scale
+    room = np.empty(W.shape[1], W.dtype)
     for i in range(first, last):
-        w, h = W[i], history[i]
         gradient = gradient_row(i, gs, row_ofs, cols, room)
-        if l1:
-            for j in range(columns):
-                new = momentum * h[j] + (rate * gradient[j] + l1_decay * np.sign(w[j]))
-                h[j] = new
-                w[j] -= new
-        else:
-            for j in range(columns):
-                new = momentum * h[j] + (rate * gradient[j] + l2_decay * w[j])
-                h[j] = new
-                w[j] -= new
+        sgd_row(W[i], history[i], gradient, lr, momentum, decay, l1, grad_scale)
+
+
+@jit
+def sgd_row(w: Any, h: Any, gradient: Any, lr: Any, momentum: Any, decay: Any, l1: Any,
+            grad_scale: Any) -> None:
+    """`sgd_update` of one row."""
+    rate, both = lr * grad_scale, lr * decay
+    if l1:
+        for j in range(w.size):
+            new = momentum * h[j] + (rate * gradient[j] + both * np.sign(w[j]))
+            h[j] = new
+            w[j] -= new
+    else:
+        for j in range(w.size):
+            new = momentum * h[j] + (rate * gradient[j] + both * w[j])
+            h[j] = new
+            w[j] -= new
 
 
 @jit

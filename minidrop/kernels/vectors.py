@@ -54,30 +54,33 @@ def multiply_add(module: Any, vector: Any) -> Any:
 
 
 @intrinsic
-def add_products(context: Any, a: Any, panel: Any, y: Any, stride: Any, depth: Any, zero: Any,
-                 form: Any) -> Any:
-    """y[r, c] = the sum over k < depth of a[k, r] panel[k, c], in the order of k, each term by one FMA.
+def add_products(context: Any, a: Any, a_row: Any, a_step: Any, panel: Any, y: Any, stride: Any, depth: Any,
+                 ahead: Any, pace: Any, zero: Any, form: Any) -> Any:
+    """y[r, c] = the sum over k < depth of a[r, k] panel[k, c], in the order of k, each term by one FMA.
 
-    a, panel, y: addresses; stride: of the rows of y, in numbers; depth >= 1; zero: a number of their type;
+    a, panel, y: addresses; a_row, a_step: from a[r, k] to a[r + 1, k] and a[r, k + 1], in numbers; stride: of
+    the rows of y; depth >= 1; zero: a number of their type; ahead: an address that is needed soon, from where
+    on `pace` bytes are fetched meanwhile for each k;
     form: tuples as long as there are rows, vectors in a row, and numbers in a vector. All sums stay in
     registers.
     """
     rows, vectors, width = (len(one) for one in form.types)
     columns = vectors * width
-    signature = types.void(types.intp, types.intp, types.intp, types.intp, types.intp, zero, form)
+    signature = types.void(*[types.intp] * 9, zero, form)
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         real = context.get_value_type(zero)
         size, lane = zero.bitwidth // 8, ir.IntType(32)
         vector = ir.VectorType(real, width)
-        a, panel, y = (builder.inttoptr(one, real.as_pointer()) for one in args[:3])
-        stride, depth = args[3:5]
+        a, panel, y = (builder.inttoptr(args[i], real.as_pointer()) for i in (0, 3, 4))
+        a_row, a_step, stride, depth, ahead, pace = args[1], args[2], *args[5:9]
         fma = multiply_add(builder.module, vector)
         byte = ir.IntType(8).as_pointer()
         fetch = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(ir.VoidType(), [byte, lane, lane, lane]), "llvm.prefetch.p0i8")
         undefined = ir.Constant(vector, ir.Undefined)
         everywhere = ir.Constant(ir.VectorType(lane, width), [0] * width)
+        starts = [at_place(builder, a, builder.mul(a_row, ir.Constant(_WORD, r))) for r in range(rows)]
         before, loop, after = builder.block, *(builder.append_basic_block(name) for name in ("k", "end"))
         builder.branch(loop)
 
@@ -85,17 +88,19 @@ def add_products(context: Any, a: Any, panel: Any, y: Any, stride: Any, depth: A
         k = builder.phi(_WORD)
         k.add_incoming(ir.Constant(_WORD, 0), before)
         sums = [[builder.phi(vector) for _ in range(vectors)] for _ in range(rows)]
-        a_k = at_place(builder, a, builder.mul(k, ir.Constant(_WORD, rows)))
+        a_k = builder.mul(k, a_step)
         panel_k = at_place(builder, panel, builder.mul(k, ir.Constant(_WORD, columns)))
         for line in range(max(1, columns * size // 64)):
             place = at_place(builder, panel_k, _AHEAD * columns + line * 64 // size)
             builder.call(fetch, [builder.bitcast(place, byte), lane(0), lane(3), lane(1)])
+        place = builder.inttoptr(builder.add(ahead, builder.mul(k, pace)), byte)
+        builder.call(fetch, [place, lane(0), lane(2), lane(1)])
         weights = []
         for v in range(vectors):
             place = builder.bitcast(at_place(builder, panel_k, v * width), vector.as_pointer())
             weights.append(builder.load(place, align=size))
         for r in range(rows):
-            one = builder.insert_element(undefined, builder.load(at_place(builder, a_k, r)), lane(0))
+            one = builder.insert_element(undefined, builder.load(at_place(builder, starts[r], a_k)), lane(0))
             factor = builder.shuffle_vector(one, undefined, everywhere)
             for v in range(vectors):
                 added = builder.call(fma, [factor, weights[v], sums[r][v]])
@@ -115,6 +120,21 @@ def add_products(context: Any, a: Any, panel: Any, y: Any, stride: Any, depth: A
         return context.get_dummy_value()
 
     return signature, code
+
+
+@intrinsic
+def copy_vector(context: Any, source: Any, to: Any, zero: Any, lanes: Any) -> Any:
+    """Copy as many numbers as the tuple `lanes` is long from one address to another."""
+    width = len(lanes.types)
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        real = context.get_value_type(zero)
+        vector, size = ir.VectorType(real, width), zero.bitwidth // 8
+        source, to = (builder.inttoptr(one, vector.as_pointer()) for one in args[:2])
+        builder.store(builder.load(source, align=size), to, align=size)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, zero, lanes), code
 
 
 @intrinsic

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minidrop.autograd.tensor import Block, Blocks, Parameter, as_matrix
+from minidrop.autograd.block import Block, Blocks, as_matrix
+from minidrop.autograd.tensor import Parameter
 from minidrop.backend import Backend
 from minidrop.kept import Kept
 

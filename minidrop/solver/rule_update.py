@@ -96,7 +96,13 @@ def _parts(backend, parameters, exact):
 
     All are summed at once, since each sum read from a device waits for it.
     """
-    return [part for p in parameters for part in (_separate_parts(backend, p) if exact else _blocks(p))]
+    return [part for p in parameters for part in (_separate_parts(backend, p) if exact else _doubtful(p))]
+
+
+def _doubtful(parameter):
+    """Return the blocks that may hold a NaN or infinity."""
+    return [block.data for block in parameter.blocks
+            if block.late is None or not block.late.is_surely_finite]
 
 
 def _separate_parts(backend, parameter):

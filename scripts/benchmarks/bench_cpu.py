@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 
+import numpy as np
 import peers
 from bench_models import SentenceModel, find_model, product_operations
 from bench_steps import MinidropSteps
@@ -21,6 +22,7 @@ from in_turn import measure as measure_in_turn
 from step_floor import COPY, CopySteps, add_floor, mean_bytes, print_floor
 
 from minidrop.apps.timing import profile_steps
+from minidrop.backend.late import Late
 from minidrop.errors import ConfigError
 
 
@@ -34,17 +36,23 @@ class Products:
     def record(self, _count):
         """Run one step, keep the operands of its products, and return their operations."""
         kind, operands = type(self.steps.backend), []
-        gemm = kind.gemm
+        gemm, late_product = kind.gemm, kind.late_product
 
         def recording(backend, a, b, trans_a=False, trans_b=False, out=None):
             y = gemm(backend, a, b, trans_a, trans_b, out)
-            a, b = a.copy(), b.copy()
+            a, b = a.copy(), b.array() if isinstance(b, Late) else b.copy()
             operands.append((a.T if trans_a else a, b.T if trans_b else b, y.copy()))
             return y
 
-        kind.gemm = recording
+        def recording_late(backend, a, b):
+            made = late_product(backend, a, b)
+            if made is not None:
+                operands.append((a.T.copy(), b.copy(), np.empty(made.shape, made.dtype)))
+            return made
+
+        kind.gemm, kind.late_product = recording, recording_late
         self.steps.step()
-        kind.gemm, self.operands = gemm, operands
+        kind.gemm, kind.late_product, self.operands = gemm, late_product, operands
         return sum(2 * a.shape[0] * a.shape[1] * b.shape[1] for a, b, _ in operands)
 
     def run(self, count):

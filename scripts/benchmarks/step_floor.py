@@ -6,7 +6,8 @@ Counted is what each step moves between memory and the cores whatever the code i
 multiplies whole arrays and every weight has momentum and weight decay (an entry is `itemsize` bytes):
 
     gathers     the kept part of each weight is read, and written as the operand of a product
-    gradients   read by the update; the product that writes them is among the products
+    gradients   read by the update, as they are where it does not compute them itself, tile by tile; the
+                product that writes them is among the products
     weights     read and written by the update
     momentum    the same
 

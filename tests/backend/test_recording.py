@@ -6,7 +6,7 @@ import gc
 import numpy as np
 import pytest
 
-from minidrop.autograd.tensor import Block
+from minidrop.autograd import Block
 from minidrop.backend.device_sets import MovingKept
 from minidrop.errors import CaptureError
 from minidrop.kept import Kept

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidrop.backend.device_sets import DeviceGrid
 from minidrop.backend.generic.arrays import Arrays
+from minidrop.backend.late import Late
 from minidrop.errors import CaptureError, ShapeError
 
 if TYPE_CHECKING:
@@ -34,6 +35,22 @@ class Products(Arrays):
         """Yield gemm(*product) for each (a, b, trans_a, trans_b[, out]) in order; a device may batch them."""
         for one in products:
             yield self.gemm(*one)
+
+    def gemms_of(self, makers: Sequence[Callable[[], Any]], terms: int) -> list:
+        """Return [gemm(*make()) for make in makers]; they may run at once.
+
+        One that makes a `Late` has it returned. terms: how many products of two numbers there are, about.
+        """
+        made = [make() for make in makers]
+        results = self.gemms(one for one in made if not isinstance(one, Late))
+        return [one if isinstance(one, Late) else next(results) for one in made]
+
+    def late_product(self, a: Any, b: Any) -> Late | None:
+        """Return a^T b as a `Late` where the update can use the factors, None where it is better computed.
+
+        It has copies of them.
+        """
+        return None
 
     def gemm_stack(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Return the products of matrices, (n, rows, inner) and (n, inner, columns) -> (n, rows, columns).

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidrop.backend.generic import Backend, dropout_threshold
 from minidrop.backend.generic.nn import TANH_GATE
+from minidrop.backend.late import Late
+from minidrop.backend.numpy.compact import CompactProducts, KeptWeight
 from minidrop.backend.numpy.convolution import Convolutions
+from minidrop.backend.numpy.late import LateProducts
 from minidrop.backend.numpy.norm import Normalization
 from minidrop.backend.numpy.pool import BufferPool
 from minidrop.backend.numpy.pooling import Pooling
@@ -26,7 +29,8 @@ _CHUNK_BYTES = 1 << 19      # an array of this size and its result fit into a co
 _LONG_RUN = 16              # neighbours; runs of 15 take half as long again as entry by entry, of 16 half
 
 
-class NumpyBackend(Updates, Convolutions, Pooling, Normalization, ThinProducts, Backend):
+class NumpyBackend(Updates, Convolutions, Pooling, Normalization, ThinProducts, LateProducts,
+                   CompactProducts, Backend):
     """The host. Large arrays come from a pool; products write into them with `out=`, so none is allocated."""
 
     name = "cpu"
@@ -71,12 +75,26 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, ThinProducts, 
 
     def gemm(self, a: np.ndarray, b: np.ndarray, trans_a: bool = False, trans_b: bool = False,
              out: np.ndarray | None = None) -> np.ndarray:
+        if isinstance(b, KeptWeight):
+            return b.multiplied(a, trans_b, out)
         a = a.T if trans_a else a
         b = b.T if trans_b else b
         if out is not None and not out.flags.c_contiguous:
             return np.matmul(a, b, out=out)
         # dot, not matmul: it passes a transposed operand to BLAS without a copy, and has a case for A A^T.
         return np.dot(a, b, out=self.empty((a.shape[0], b.shape[1]), a.dtype) if out is None else out)
+
+    def gemms_of(self, makers: Sequence[Callable[[], Any]], terms: int) -> list:
+        results: list = [None] * len(makers)
+
+        def some(first, last):
+            for i in range(first, last):
+                made = makers[i]()
+                results[i] = made if isinstance(made, Late) else self.gemm(*made)
+
+        # A product takes about a quarter of a streamed element's time for each term.
+        threads.by_parts(some, len(makers), terms // 4)
+        return results
 
     def add_to_rows(self, y: np.ndarray, b: np.ndarray) -> None:
         def some(first, last):

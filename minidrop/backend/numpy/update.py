@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 
 from minidrop.backend.generic.update import Updates as Generic
+from minidrop.backend.numpy.late import LateProduct
 from minidrop.kept import Kept
 from minidrop.kernels import threads
 
+_MOST_LATE = 4              # blocks: a tile of each is in the cache at once
 _MOST_BLOCKS = 16           # beyond them a dense sum is written first
 
 
@@ -21,6 +23,15 @@ class Updates(Generic):
         if not momentum and not decay and W.ndim in (1, 2) and W.flags.c_contiguous and W.dtype.kind == "f":
             self._descend(W, blocks, W.dtype.type(lr) * W.dtype.type(grad_scale))
             return
+        number = W.dtype.type
+        numbers = number(lr), number(momentum), number(decay), bool(l1), number(grad_scale)
+        if late := self._late(W, blocks):
+            from minidrop.kernels import cpu_late
+            first = blocks[0].late
+            work = W.size + sum(block.size for block in blocks) * first.a.shape[1] // 8     # as in `array`
+            threads.by_rows(cpu_late.sgd_update_late, len(W), work, W, history, *late, *numbers, first.zero,
+                            first.form)
+            return
         gradient = self._gradient(W, blocks)
         if gradient is None:
             super().sgd_update(W, history, blocks, lr, momentum, decay, l1, grad_scale)
@@ -28,9 +39,7 @@ class Updates(Generic):
         from minidrop.kernels import cpu_update
         if W.ndim == 1:
             W, history = W[None], history[None]
-        number = W.dtype.type
-        threads.by_rows(cpu_update.sgd_update, len(W), W.size, W, history, *gradient, number(lr),
-                        number(momentum), number(decay), bool(l1), number(grad_scale))
+        threads.by_rows(cpu_update.sgd_update, len(W), W.size, W, history, *gradient, *numbers)
 
     def rule_update(self, W: np.ndarray, history: Any, blocks: Any, rule: Any, numbers: Any, decay: Any,
                     l1: bool, grad_scale: Any) -> None:
@@ -55,6 +64,20 @@ class Updates(Generic):
         norms = np.empty(len(W))
         threads.by_rows(cpu_update.row_norms, len(W), W.size, norms, W.shape[1], *gradient)
         return [norms]
+
+    def _late(self, W, blocks):
+        """Return (a_s, b_s, row_ofs, begins, ends) for kernels/cpu_late.py; None if a block is not late."""
+        late = [block.late for block in blocks]
+        if not (0 < len(late) <= _MOST_LATE and W.ndim == 2 and W.flags.c_contiguous
+                and all(isinstance(one, LateProduct) and one.dtype == W.dtype for one in late)):
+            return None
+        rows, columns = W.shape
+        parts = [(one.a, one.b, _all(rows) if block.rows is None else block.rows.places,
+                  *(_whole(columns) if block.cols is None else block.cols.run_ends))
+                 for one, block in zip(late, blocks, strict=True)]
+        missing = (1 << (len(parts) - 1).bit_length()) - len(parts)     # as in `_columnwise`
+        parts += [(*parts[0][:2], _none(rows), *parts[0][3:])] * missing
+        return tuple(zip(*parts, strict=True))
 
     def _gradient(self, W, blocks):
         """Return (gs, row_ofs, cols) for the kernels, see kernels/cpu_update.py; None if none fits."""
@@ -98,6 +121,12 @@ def _all(count):
     every = np.arange(count)
     every.flags.writeable = False
     return every
+
+
+@lru_cache(maxsize=64)
+def _whole(count):
+    """Return the `run_ends` of all of an axis."""
+    return Kept.all(count).run_ends
 
 
 def _columnwise(parts):

@@ -1,0 +1,159 @@
+"""Weight gradients that the update computes itself: their entries, their bits, who else reads them."""
+
+import numpy as np
+import pytest
+from cases import in_turn
+from nets import IMAGES, LOSS, drop, images, ip, layer, net_of
+
+from minidrop import NonFiniteError, Solver
+from minidrop.autograd import Block, Parameter
+from minidrop.backend import get_backend
+from minidrop.backend.numpy import late
+from minidrop.backend.numpy.late import LateProduct
+from minidrop.config import parse_solver
+from minidrop.kept import Kept
+from minidrop.kernels import threads, vectors
+from minidrop.solver.rule_update import gradient_norm
+from minidrop.testing import assert_matches_masked_dense
+
+pytestmark = pytest.mark.skipif(not vectors.BITS, reason="needs AVX2 with FMA, or AVX-512")
+BACKEND = get_backend("cpu")
+ROWS, COLS = 67, 101
+PLACES = {
+    "all": [(None, None)],
+    "rows": [(Kept(-3, 7, 5, ROWS), None)],
+    "tiles of two groups": [(Kept(0, 4, 2, ROWS), Kept(1, 4, 2, COLS)),
+                            (Kept(2, 4, 2, ROWS), Kept(-1, 4, 2, COLS))],
+    "overlapping": [(Kept(i, 8, 5, ROWS), Kept(i, 40, 19, COLS)) for i in range(3)],
+    "lists": [(Kept.of([0, 5, 66], ROWS), Kept.of([0, 1, 2, 50, 99, 100], COLS)), (None, Kept.of([], COLS))],
+}
+
+
+def factors(places, samples=5, dtype=np.float64):
+    rng = np.random.default_rng(samples)
+    counts = [[n if kept is None else kept.count for kept, n in zip(pair, (ROWS, COLS), strict=True)]
+              for pair in places]
+    return [[rng.standard_normal((samples, count)).astype(dtype) for count in pair] for pair in counts]
+
+
+def product(a, b):
+    return LateProduct(BACKEND, a, b, late.form_of(a.dtype))
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """Make late products of the smallest weights, and count them."""
+    made, begin = [], LateProduct.__init__
+    monkeypatch.setattr(late, "LEAST_ENTRIES", 1)
+    monkeypatch.setattr(LateProduct, "__init__",
+                        lambda self, *given: made.append(self) or begin(self, *given))
+    return made
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The late products that are computed as a whole."""
+    found, array = [], LateProduct.array
+    monkeypatch.setattr(LateProduct, "array", lambda self: found.append(self) or array(self))
+    return found
+
+
+@in_turn("dtype", ["f", "d"])
+@in_turn("samples, rows, columns", [(1, 1, 1), (3, 11, 33), (64, 12, 32), (129, 61, 97)])
+def test_every_remainder(dtype, samples, rows, columns):
+    rng = np.random.default_rng([samples, rows])
+    a, b = (rng.standard_normal((samples, n)).astype(dtype) for n in (rows, columns))
+    one = product(a, b)
+    expected = a.astype(float).T @ b
+    a[...] = b[...] = np.nan            # it has copies
+    assert one.shape == expected.shape and one.dtype == a.dtype and one.is_surely_finite
+    np.testing.assert_allclose(one.array(), expected, atol=1e-12 if dtype == "d" else 1e-4)
+
+
+@pytest.mark.parametrize("places", PLACES.values(), ids=PLACES.keys())
+@in_turn("dtype, l1", [("d", False), ("d", True)])
+def test_an_update_has_the_bits_of_that_by_arrays_on_any_number_of_threads(places, dtype, l1, monkeypatch):
+    monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 0)
+    rng = np.random.default_rng(1)
+    W, history = rng.standard_normal((2, ROWS, COLS)).astype(dtype)
+    found = []
+    for count, is_late in ((1, False), (1, True), (3, True)):
+        monkeypatch.setattr(threads, "COUNT", count)
+        products = [product(*pair) for pair in factors(places, dtype=dtype)]
+        blocks = [Block(one if is_late else one.array(), *pair)
+                  for one, pair in zip(products, places, strict=True)]
+        found.append((W.copy(), history.copy()))
+        BACKEND.sgd_update(*found[-1], blocks, 0.1, 0.9, 0.01, l1, 0.5)
+        assert all((block.late is not None) == is_late for block in blocks)
+    for others in found[1:]:
+        for got, expected in zip(others, found[0], strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_what_may_be_infinite_is_computed_and_looked_at():
+    a, b = np.full((2, 3), 1e30, np.float32), np.full((2, 4), 1e30, np.float32)
+    huge, fine = (Parameter(np.zeros((3, 4), np.float32), BACKEND) for _ in range(2))
+    huge.accumulate(Block(product(a, b)))
+    fine.accumulate(Block(product(a * np.float32(1e-15), b * np.float32(1e-15))))
+    with np.errstate(over="ignore"):
+        assert np.isinf(gradient_norm(BACKEND, [fine, huge], exact=False)) and huge.blocks[0].late is None
+        assert gradient_norm(BACKEND, [fine], exact=False) == 0 and fine.blocks[0].late is not None
+    fine.clear_grad()
+    fine.accumulate(Block(product(a, np.full((2, 4), 1e-20, np.float32))))     # a square overflows, no entry
+    assert np.isfinite(gradient_norm(BACKEND, [fine], exact=False))
+
+
+def net_text(groups):
+    return (IMAGES + ip("ip1", "data", 61) + layer("ReLU", "relu1", "ip1")
+            + drop("drop1", "ip1", top="d1", settings=f"groups: {groups} step: 8") + ip("ip2", "d1", 37)
+            + drop("drop2", "ip2", top="d2", settings=f"groups: {groups} step: 4") + ip("ip3", "d2", 7)
+            + LOSS % "ip3")
+
+
+def solver_of(groups, more=""):
+    text = (f"base_lr: 0.1 lr_policy: \"fixed\" momentum: 0.9 max_iter: 9 random_seed: 1 {more} "
+            f"net_param {{ {net_text(groups)} }}")
+    return Solver(parse_solver(text, "solver.prototxt"), dtype="float64", device="cpu")
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 4])
+def test_the_contract(groups, always):
+    net = net_of(net_text(groups))
+    for iteration in range(2):
+        assert_matches_masked_dense(net, iteration, images())
+    assert len(always) >= 2 * (1 + 2 * groups)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_step_computes_them_in_the_update_alone_unless_somebody_reads_them(groups, always, computed):
+    """Clipping reads them, and so does a hook: the same weights, to the last bit."""
+    def trained(more="", hook=None):
+        solver = solver_of(groups, more)
+        solver.after_backward += [hook] * (hook is not None)
+        for _ in range(3):
+            solver.net.set_inputs(**images())
+            solver.step()
+        return [parameter.data for parameter in solver.net.parameters().values()]
+
+    plain = trained()
+    assert len(always) >= 3 * (1 + 2 * groups) and not computed
+    for reader in ({"more": "clip_gradients: 1e6"}, {"hook": lambda own: [p.grad for p in own.values()]}):
+        for got, expected in zip(trained(**reader), plain, strict=True):
+            np.testing.assert_array_equal(got, expected)
+        assert len(computed) >= 3 * (1 + 2 * groups)
+        computed.clear()
+
+
+def test_a_gradient_that_is_not_finite_is_named_and_updates_nothing(always):
+    solver = solver_of(2)
+    solver.net.set_inputs(**images())
+    before = {name: parameter.data.copy() for name, parameter in solver.net.parameters().items()}
+
+    def break_one(own):
+        own["ip2/weight"].accumulate(Block(product(np.full((1, 37), np.inf), np.zeros((1, 61)))))
+
+    solver.after_backward.append(break_one)
+    with np.errstate(invalid="ignore"), pytest.raises(NonFiniteError, match="gradient of ip2/weight is not"):
+        solver.step()
+    for name, parameter in solver.net.parameters().items():
+        np.testing.assert_array_equal(parameter.data, before[name])
