@@ -139,8 +139,8 @@ def _by_rows(kernel, rows, elements, args):
     for part in range(1, parts):
         _tasks.put((kernel, (*args, *bounds[part:part + 2]), done))
     interrupts[0] = next(_calls)        # after the tasks: who is asked to wait from now on comes behind them
-    _here.is_worker = True      # as those of the other parts
     try:
+        _here.is_worker = True      # as those of the other parts
         kernel(*args, *bounds[:2])
     finally:
         _here.is_worker = False
