@@ -46,7 +46,7 @@ class KeptWeight(Late):
         # An odd number of lines from one panel to the next: rows of all panels fit into the cache at once.
         self.panels = self.backend.empty((count, self.shape[0] | 1, wide), self.dtype)
         threads.by_rows(multiply_kept, -(-self.shape[0] // height), y.size * self.shape[1] // 8, self.W,
-                        self.rows.indices, *self.cols.run_ends, xt, self.panels, y, self.dtype.type(0),
+                        self.rows.indices, *self.cols.stretches, xt, self.panels, y, self.dtype.type(0),
                         _form(height, *columns))
 
     def _backward(self, gy, gx):
