@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.autograd.block import Block, Blocks, as_matrix
 from minidrop.autograd.graph import whole_of
-from minidrop.autograd.tensor import Block, Blocks, Parameter, as_matrix
+from minidrop.autograd.tensor import Parameter
 
 
 class ReshapedParameter(Parameter):
@@ -32,16 +33,28 @@ class ReshapedParameter(Parameter):
         """The values of `whole`, in this shape."""
         return self._whole.data.reshape(self._shape)
 
+    @data.setter
+    def data(self, value: Any) -> None:
+        self._whole.data = value.reshape(self._whole.shape)
+
     @property
     def requires_grad(self) -> bool:
         """Whether `whole` is trained."""
         return self._whole.requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self._whole.requires_grad = value
 
     @property
     def blocks(self) -> list[Block]:
         """The gradient as blocks of a matrix of this shape: one, or none."""
         grad = self.grad
         return [] if grad is None else [Block(grad)]
+
+    @blocks.setter
+    def blocks(self, value: list[Block]) -> None:
+        self.grad = Blocks(value, self.dtype).dense(self.backend, self._shape) if value else None
 
     @property
     def grad(self) -> np.ndarray | None:
@@ -70,4 +83,4 @@ class ReshapedParameter(Parameter):
 
     def share_data(self, other: Parameter) -> None:
         """Hold the very values of a Parameter of this shape."""
-        self._whole.data = other.data.reshape(self._whole.shape)
+        self.data = other.data

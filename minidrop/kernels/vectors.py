@@ -81,7 +81,8 @@ def add_products(context: Any, a: Any, a_row: Any, a_step: Any, panel: Any, y: A
         undefined = ir.Constant(vector, ir.Undefined)
         everywhere = ir.Constant(ir.VectorType(lane, width), [0] * width)
         starts = [at_place(builder, a, builder.mul(a_row, ir.Constant(_WORD, r))) for r in range(rows)]
-        before, loop, after = builder.block, *(builder.append_basic_block(name) for name in ("k", "end"))
+        before = builder.block
+        loop, after = [builder.append_basic_block(name) for name in ("k", "end")]
         builder.branch(loop)
 
         builder.position_at_end(loop)

@@ -95,7 +95,7 @@ class BlobGradients:
         """Return the gradient of a blob as an array of its own; None if none reached it."""
         tensor = self._tensors.get(name)
         found = self._found.get(id(tensor.creator)) if tensor is not None else None
-        if found is None or found[tensor.output_index] is None:
+        if tensor is None or found is None or found[tensor.output_index] is None:
             return None
         with tensor.backend.active():
             whole = tensor.backend.expand(found[tensor.output_index], tensor.kept, tensor.kept_axis)

@@ -48,7 +48,8 @@ class Recurrent(Layer):
                              f"{x.shape}")
         trace = self.trace
         if cont is None:
-            anew = {} if self.stateful or return_state or state is not None else {"first": 0.0}
+            goes_on = self.stateful or return_state or state is not None
+            anew: dict[str, Any] = {} if goes_on else {"first": 0.0}
             cont = trace.add("Fill", [x], name="cont", shape={"dim": (0, 0)}, value=1.0, **anew)
         if state is None and not return_state:
             return trace.apply(self, [x, cont])
