@@ -218,8 +218,8 @@ def test_a_layer_agrees(device, kind, settings, bottoms):
     expected, got = (run(kind, settings, bottoms, on) for on in ("cpu", device))
     assert got.keys() == expected.keys()
     # nothing to differentiate
-    wanted = {"Accuracy", "ArgMax", "DummyData", "F1", "Input", "MemoryData", "Perplexity", "Silence",
-              "Threshold"}
+    wanted = {"Accuracy", "ArgMax", "DummyData", "F1", "Fill", "Input", "MemoryData", "Perplexity",
+              "Silence", "Threshold"}
     assert (kind in wanted) != any(name.startswith("gradient") for name in expected)
     for name, value in expected.items():
         assert got[name].dtype == value.dtype

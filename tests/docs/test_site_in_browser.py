@@ -23,12 +23,12 @@ def browser(tmp_path_factory):
 @pytest.mark.parametrize("page", ["index.html", "api/nn.html"])     # the index is found from folders, too
 def test_a_word_that_is_typed_is_found(browser, page):
     browser.open((SITE / page).as_uri())
-    browser.type("input.md-search__input", "reshuffle_interval")
-    found = "document.querySelector('.md-search-result__link[href*=\"config_reference.html\"]')"
-    browser.until(f"{found} && {found}.querySelector('mark').innerText == 'reshuffle_interval'")
+    browser.type("input.md-search__input", "perplexity")
+    found = "document.querySelector('.md-search-result__link[href*=\"models/ptb_small.html\"]')"
+    browser.until(f"{found} && {found}.querySelector('mark').innerText == 'perplexity'")
     browser.value(f"{found}.click()")
-    browser.until("location.pathname.endsWith('/config_reference.html') && document.readyState == 'complete'")
-    assert "reshuffle_interval" in browser.value("document.body.innerText")
+    browser.until("location.pathname.endsWith('/models/ptb_small.html') && document.readyState == 'complete'")
+    assert "perplexity" in browser.value("document.body.innerText")
     assert browser.said == []
 
 

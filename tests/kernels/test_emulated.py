@@ -324,7 +324,7 @@ def test_l1_decay_of_a_weight_that_is_nan(emulated):
     for update in ("sgd", "rule"):
         found = []
         for on in (GENERIC, get_backend("cpu"), emulated):
-            W, history, blocks = numbers(5, 70), numbers(5, 70) + 1, [Block(numbers(5, 70))]
+            W, history, blocks = numbers(5, 70), numbers(5, 70) ** 2, [Block(numbers(5, 70))]
             W[1, 2] = np.nan
             if update == "sgd":
                 on.sgd_update(W, history, blocks, 0.1, 0.9, 0.01, True, 0.5)
