@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -199,11 +200,16 @@ class Tensor(Operators):
         return described(self)
 
 
+_slot = vars(Tensor)["data"]
+_hold = _slot.__set__               # without a look at what is held
+
+
 class Parameter(Tensor):
     """A tensor that a solver trains.
 
-    Its gradient is stored as `blocks`, as backward produced them; `grad` is the dense one. `lr_mult` and
-    `decay_mult` multiply the solver's learning rate and weight decay, as in Caffe.
+    What is set as its `data` are numbers of its shape, else ShapeError or TensorError is raised; they take
+    its dtype and device. Its gradient is stored as `blocks`, as backward produced them; `grad` is the dense
+    one. `lr_mult` and `decay_mult` multiply the solver's learning rate and weight decay, as in Caffe.
     """
 
     __slots__ = ("blocks", "lr_mult", "decay_mult", "_dense")
@@ -212,9 +218,33 @@ class Parameter(Tensor):
                  lr_mult: float = 1.0, decay_mult: float = 1.0):
         self.blocks: list[Block] = []
         self._dense: np.ndarray | None = None
+        self.backend = None
         super().__init__(data, lr_mult != 0, backend, name=name)
         self.lr_mult = lr_mult
         self.decay_mult = decay_mult
+
+    def _set_data(self, value: Any) -> None:
+        if self.backend is not None:        # else this is a new parameter
+            value = self._fitting(value)
+        _hold(self, value)
+
+    # The getter of the slot itself: every product reads it.
+    data = property(_slot.__get__, _set_data, doc="The values, an array on the parameter's device.")
+
+    def _fitting(self, value):
+        what = f"{self.name or 'parameter'}: its data are numbers of shape {self.shape}"
+        if isinstance(value, Tensor):
+            value = value.numpy()
+        if not hasattr(value, "dtype"):
+            with suppress(ValueError):      # a list whose rows differ
+                value = np.asarray(value)
+        if np.ma.is_masked(value) or getattr(value, "dtype", np.dtype(object)).kind not in "fiub":
+            raise TensorError(f"{what}, got {getattr(value, 'dtype', type(value).__name__)}"
+                              f"{' with masked entries' * np.ma.is_masked(value)}")
+        if value.shape != self.shape:
+            raise ShapeError(f"{what}, got {value.shape}")
+        with self.backend.active():
+            return self.backend.asarray(value, self.dtype)
 
     @property
     def grad(self) -> np.ndarray | None:
@@ -274,7 +304,7 @@ class Parameter(Tensor):
 
     def move_to(self, backend: Backend, dtype: str) -> None:
         """Hold the same values on another device or in another dtype, without a gradient."""
-        self.data = backend.asarray(self.backend.to_host(self.data), dtype)
+        _hold(self, backend.asarray(self.backend.to_host(self.data), dtype))
         self.backend = backend
         self.clear_grad()
 

@@ -49,8 +49,8 @@ class Affine(Function):
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple:
         along, g = self.along, gy.reshape(self.along.view)
         gx = gfactor = gbias = None
-        if self.x is not None and len(wanted) == 3 and all(wanted):        # in one pass
-            gx, *own = backend.scale_gradients(g, self.x.reshape(along.view), self.factor)
+        if self.x is not None and self.factor is not None and len(wanted) == 3 and all(wanted):
+            gx, *own = backend.scale_gradients(g, self.x.reshape(along.view), self.factor)     # in one pass
             return gx.reshape(gy.shape), *(along.gradient(backend, one) for one in own)
         if wanted[0]:
             gx = backend.transform_channels(g, None, self.factor).reshape(gy.shape)

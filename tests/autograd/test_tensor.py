@@ -7,6 +7,7 @@ import pytest
 
 from minidrop import Kept, Parameter, ShapeError, Tensor, functions
 from minidrop.autograd import Block
+from minidrop.errors import TensorError
 
 KEPT = Kept(1, 3, 1, 8)         # 1, 4, 7
 
@@ -217,3 +218,21 @@ def test_a_gradient_that_is_set_has_the_shape_of_the_parameter():
     assert p.grad.dtype == np.float32 and p.grad.tolist() == [[1, 1, 1], [1, 1, 1]]
     p.grad = None
     assert p.grad is None and not p.blocks
+
+
+def test_data_that_are_set_take_the_parameters_dtype_and_must_fit():
+    """Whole numbers or float64 as weights would silently compute in another dtype."""
+    weight = Parameter(np.ones((2, 3), np.float32), name="ip.weight")
+    for value in ([[0, 1, 2]] * 2, np.arange(6).reshape(2, 3), np.zeros((2, 3)), Tensor(np.ones((2, 3)))):
+        weight.data = value
+        assert weight.dtype == np.float32 and isinstance(weight.data, np.ndarray)
+        np.testing.assert_array_equal(weight.data, value)
+    held = np.zeros((2, 3), np.float32)
+    weight.data = held
+    assert weight.data is held
+    with pytest.raises(ShapeError, match=r"ip.weight: its data are numbers of shape \(2, 3\), got \(3, 2\)"):
+        weight.data = np.ones((3, 2))
+    for value in ("abc", None, [[1], [2, 3]], np.ones((2, 3), object), np.ma.masked_equal(np.eye(2, 3), 1)):
+        with pytest.raises(TensorError, match="ip.weight: its data are numbers"):
+            weight.data = value
+    assert weight.data is held
