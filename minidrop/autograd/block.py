@@ -23,8 +23,9 @@ class Block:
 
     __slots__ = ("late", "rows", "cols", "_data")
 
-    def __init__(self, data: np.ndarray | Late, rows: Kept | None = None, cols: Any = None):
-        self.late, self._data = (data, None) if isinstance(data, Late) else (None, data)
+    def __init__(self, data: Any, rows: Kept | None = None, cols: Any = None):
+        self.late: Late | None = data if isinstance(data, Late) else None
+        self._data: Any = data
         self.rows, self.cols = rows, cols
 
     @property
@@ -37,7 +38,7 @@ class Block:
     @property
     def size(self) -> int:
         """The number of its entries."""
-        return math.prod((self._data if self.late is None else self.late).shape)
+        return math.prod(self._data.shape)
 
     def dense(self, backend: Backend, shape: tuple[int, ...]) -> np.ndarray:
         """Return the whole gradient, zeros included."""

@@ -73,7 +73,7 @@ def add_products(context: Any, a: Any, a_row: Any, a_step: Any, panel: Any, y: A
         size, lane = zero.bitwidth // 8, ir.IntType(32)
         vector = ir.VectorType(real, width)
         a, panel, y = (builder.inttoptr(args[i], real.as_pointer()) for i in (0, 3, 4))
-        a_row, a_step, stride, depth, ahead, pace = args[1], args[2], *args[5:9]
+        (a_row, a_step), (stride, depth, ahead, pace) = args[1:3], args[5:9]
         fma = multiply_add(builder.module, vector)
         byte = ir.IntType(8).as_pointer()
         fetch = cgutils.get_or_insert_function(
