@@ -29,8 +29,8 @@ for line in sys.stdin.read().splitlines():
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory, loops):
-    """The folder of an installed wheel, built from a copy of the checkout, with the loops compiled there."""
+def installed(tmp_path_factory):
+    """The folder of an installed wheel, built from a copy of the checkout."""
     # The first that builds wheels by itself; a new environment of Python 3.11 has an older one.
     pytest.importorskip("setuptools", "70.1", reason="setuptools 70.1, which builds it, is not installed")
     source, wheels = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheels")
@@ -47,10 +47,6 @@ def installed(tmp_path_factory, loops):
     target = tmp_path_factory.mktemp("installed")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(target)
-    own = target / "minidrop" / "kernels" / "__pycache__"
-    own.mkdir()
-    for name in loops.made(loops.SOURCES / "__pycache__"):
-        shutil.copy(loops.SOURCES / "__pycache__" / name, own)
     return target
 
 

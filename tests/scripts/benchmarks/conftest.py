@@ -30,8 +30,7 @@ def scripts(monkeypatch):
 @pytest.fixture
 def workers_here(scripts, monkeypatch):
     """The workers that take turns are in this process, where PyTorch and minidrop are loaded already."""
-    starts = {"conv_worker": (scripts.conv_worker, "main"), "bench_cpu": (scripts.bench_cpu, "worker"),
-              "transformer_worker": (scripts.transformer_worker, "main")}
+    starts = {"conv_worker": (scripts.conv_worker, "main"), "bench_cpu": (scripts.bench_cpu, "worker")}
     serve = scripts.in_turn.serve
 
     class Here:
@@ -52,7 +51,7 @@ def workers_here(scripts, monkeypatch):
         def close(self):
             pass
 
-    for module in (scripts.in_turn, scripts.bench_cpu, scripts.bench_conv):
+    for module in (scripts.in_turn, scripts.bench_cpu):
         monkeypatch.setattr(module, "Worker", Here)
     monkeypatch.setattr(scripts.conv_worker, "PRODUCT_SIZE", 128)
     monkeypatch.setattr("minidrop.kernels.threads.COUNT", 1)        # PyTorch's threads would wait for others

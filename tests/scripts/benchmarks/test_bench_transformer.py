@@ -125,7 +125,7 @@ def run(scripts, path, *arguments):
     return json.loads(path.read_text()), done.stdout.splitlines()
 
 
-def test_steps_of_a_net(scripts, workers_here, tmp_path):
+def test_steps_of_a_net(scripts, tmp_path):
     pytest.importorskip("torch")
     result, lines = run(scripts, tmp_path / "steps.json", "--peer", "torch", "--no-compile", "--parts",
                         "nets", "--nets", "gpt_tiny:3", "--methods", "BLOCK")
