@@ -17,6 +17,8 @@ CAN_WATCH = sys.platform == "linux"     # where a child can ask to end with its 
 
 _CAUSES = {"SIGKILL": "by hand, by a batch system, or by the system because memory ran out",
            "SIGBUS": "a data file was cut off while it was read? PYTHONFAULTHANDLER=1 shows where",
+           "SIGALRM": "other processes of the launcher did not start MPI in time: is one of them another "
+                      "program, or one that trains alone?",
            "SIGSEGV": "a crash, mostly in a library; PYTHONFAULTHANDLER=1 shows where"}
 
 

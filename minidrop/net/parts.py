@@ -88,7 +88,15 @@ def _adds_up(node: Node, ref: BlobRef, blobs: Mapping[BlobRef, Part]) -> bool:
 
 def _warn(graph, whole):
     """Log the layers that do not compute what they would of the whole batch."""
+    filtered: set[BlobRef] = set()      # blobs without some of the records, and how many other ranks have
     for node in graph.nodes:
+        is_behind = not filtered.isdisjoint(node.bottoms)
+        if node.drops and is_behind:
+            log.warning("layer %r (%s): drops behind a Filter, where a rank does not know the places of its "
+                        "records in the whole batch: results depend on the number of ranks", node.name,
+                        node.config.type)
+        if is_behind or node.config.type == "Filter":
+            filtered.update(node.tops)
         if any(fact.mixes_samples for fact in node.passes):
             log.warning("layer %r (%s): takes its statistics of the samples of each rank, not of the whole "
                         "batch: results depend on the number of ranks", node.name, node.config.type)

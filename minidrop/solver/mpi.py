@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import numpy as np
@@ -17,6 +21,8 @@ from minidrop.solver.watchdog import TIMEOUT, Watchdog
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 _LAUNCHERS = (*_SIZES, "PMIX_RANK")
+STARTING = 60.0                     # seconds that ranks may start one after the other, at least
+_MOST_LATER = 10                    # seconds: rank 0 is the first to say that it waits in vain
 SPINS = 200                         # polls without a pause
 LONGEST_PAUSE = 1e-3                # seconds
 _LONGEST_NAME = 255                 # bytes of a host's name
@@ -40,7 +46,8 @@ def world(environment: Mapping[str, str] = os.environ, timeout: float = TIMEOUT)
     """Return the Communicator of the processes that a launcher started with this one.
 
     Alone, without loading MPI, if there is no launcher. `timeout`: the seconds that a rank waits for others
-    in an exchange, see `Watchdog`. Raises ParallelError if mpi4py is missing, or if its MPI does not find the
+    in an exchange, see `Watchdog`; until all have started MPI it is at least STARTING, and then SIGALRM ends
+    the process. Raises ParallelError if mpi4py is missing, or if its MPI does not find the
     processes that the launcher speaks of.
     """
     if not any(name in environment for name in _LAUNCHERS):
@@ -52,7 +59,8 @@ def world(environment: Mapping[str, str] = os.environ, timeout: float = TIMEOUT)
         import mpi4py
 
         mpi4py.rc.thread_level = "funneled"     # reader threads call no MPI
-        from mpi4py import MPI
+        with _interruptible(max(timeout, STARTING) + min(launched_rank(), _MOST_LATER)):
+            from mpi4py import MPI
     except (ImportError, RuntimeError) as error:        # RuntimeError: mpi4py without an MPI library
         if wanted == 1 and "PMIX_RANK" not in environment:
             return Alone()
@@ -66,6 +74,28 @@ def world(environment: Mapping[str, str] = os.environ, timeout: float = TIMEOUT)
                             f"{MPI.Get_library_version()[:40]!r}. Use the mpiexec of that one; with Slurm, "
                             f"srun --mpi=pmi2. To train each alone: --no-mpi")
     return MPIRanks(MPI, timeout) if size > 1 else Alone()
+
+
+@contextmanager
+def _interruptible(seconds: float) -> Iterator[None]:
+    """Within this context SIGTERM and Ctrl-C end the process at once, and so does SIGALRM after `seconds`.
+
+    MPI starts by waiting, without a limit, for all processes of the launcher, and lets no handler of Python
+    run meanwhile.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGALRM
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    signal.setitimer(signal.ITIMER_REAL, seconds if math.isfinite(seconds) else 0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 def library() -> str:

@@ -16,7 +16,9 @@ After each hit all ranks must have ended within seconds, with exit code 1 and on
     restart  SIGKILL of a rank of a training with --restarts 2, which goes on by itself
 
 Hit number i of a seed is the same whatever was hit before, so that a campaign can be run in parts (--first).
---results adds a line of JSON for each hit to a file. Exit status 1 where there was a fault.
+--results adds a line of JSON for each hit to a file; what is in it without a fault is not hit again, so that
+the same command goes on where it was stopped. --slow 5 gives everything five times as long, for a machine
+that does much else. Exit status 1 where there was a fault.
 """
 
 import argparse
@@ -63,6 +65,7 @@ def main():
     parser.add_argument("--first", type=int, default=0, help="the number of the first hit")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no hit after so many")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--slow", type=float, default=1)
     parser.add_argument("--set", action="append", default=[], help="for the solver: max_iter=100")
     parser.add_argument("--results", type=Path)
     parser.add_argument("--keep", type=Path, default=Path("kills"), help="folder for what had a fault")
@@ -70,17 +73,20 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ["MINIDROP_TRUST_DATA"] = "1"     # no process that tries each snapshot: it is compared anyway
     with tempfile.TemporaryDirectory() as folder:
-        return int(campaign(options, RankTask(Path(folder) / "mlp", options.ranks, options.set)) > 0)
+        return int(campaign(options, RankTask(Path(folder) / "mlp", options.ranks, options.set,
+                                              options.slow)) > 0)
 
 
 def campaign(options, task):
     """Hit the task again and again and print a line; returns how many faults there were."""
     kinds, told, faults, began = options.kinds.split(","), Counter(), 0, time.monotonic()
-    numbers = range(options.first, options.first + options.count)
-    for number in numbers:
+    known, hits = well(options), 0
+    for number in range(options.first, options.first + options.count):
+        if number in known:
+            continue
         if time.monotonic() - began > options.seconds:
-            numbers = range(options.first, number)
             break
+        hits += 1
         kind, said, begin = kinds[number % len(kinds)], "", time.monotonic()
         try:
             how = KINDS[kind](task, random.Random(f"{options.seed} {number}"))
@@ -102,17 +108,26 @@ def campaign(options, task):
     except Fault as fault:
         faults += 1
         print(f"gone on with to the end: {fault}", flush=True)
-    print(f"{len(numbers)} hits of seed {options.seed} on {task.ranks} ranks: "
+    print(f"{hits} hits of seed {options.seed} on {task.ranks} ranks: "
           f"{', '.join(f'{count} {what}' for what, count in sorted(told.items()))}; {task.compared} "
           f"snapshots compared; {faults} faults", flush=True)
     return faults
 
 
-class RankTask(Task):
-    """A perceptron that several ranks train."""
+def well(options):
+    """Return the numbers of the hits that --results has without a fault."""
+    if options.results is None or not options.results.exists():
+        return set()
+    found = map(json.loads, options.results.read_text().splitlines())
+    return {one["number"] for one in found
+            if (one["seed"], one["ranks"], one["fault"]) == (options.seed, options.ranks, "")}
 
-    def __init__(self, folder, ranks, settings):
-        self.ranks, self.error = ranks, ""
+
+class RankTask(Task):
+    """A perceptron that several ranks train. slow: how many times as long everything may take."""
+
+    def __init__(self, folder, ranks, settings, slow=1):
+        self.ranks, self.slow, self.error = ranks, slow, ""
         self.launcher = (mpiexec() or sys.exit("there is no mpiexec (the extra `mpi` brings one)"), "-n",
                          str(ranks))
         super().__init__(folder, "mlp", ["layer.data.hdf5_data_param.batch_size=12", *settings])
@@ -129,7 +144,7 @@ class RankTask(Task):
         begin = time.monotonic()
         watched = family(child.pid)
         found, err = finished(child)
-        if time.monotonic() - begin > WITHIN:
+        if time.monotonic() - begin > WITHIN * self.slow:
             raise Fault(f"it took {time.monotonic() - begin:.0f} s to end")
         lines = [line for line in err.splitlines() if not _LAUNCHER.fullmatch(line)]
         self.error = "\n".join(lines)
@@ -139,7 +154,7 @@ class RankTask(Task):
                 line.startswith("error: ") and re.search(says, line) for line in lines):
             wanted = "nothing" if says is None else f"one error, {says!r}"
             raise Fault(f"expected exit code {code} and {wanted}; got {found} and {err!r}")
-        until = time.monotonic() + WITHIN / 4
+        until = time.monotonic() + WITHIN * self.slow / 4
         while left := [pid for pid in watched if alive(pid)]:
             if time.monotonic() > until:
                 for pid in left:
@@ -206,14 +221,16 @@ def newest(task):
 
 
 # -- kinds: each hits the task once and says in some words how it went ---------------------------------------
-def hit_by(number, says, *more):
+def hit_by(number, says, timeout=None):
     def hit(task, rng):
-        child, ranks = trained(task, rng, more=more)
+        limit = timeout and f"{timeout * task.slow:g}"
+        child, ranks = trained(task, rng, more=("--rank-timeout", limit) if limit else ())
         rank = rng.randrange(task.ranks)
         if rank not in ranks:
             return task.end(child, 0, None)         # too late
         strike(ranks[rank], number)
-        return task.end(child, 1, f"rank {rank} on {re.escape(platform.node())} {says}") or "while training"
+        return task.end(child, 1, f"rank {rank} on {re.escape(platform.node())} "
+                        f"{says.format(limit)}") or "while training"
     return hit
 
 
@@ -289,8 +306,7 @@ def restart(task, rng):
 
 
 KINDS = {"kill": hit_by(signal.SIGKILL, "was killed by SIGKILL .* iteration"),
-         "hang": hit_by(signal.SIGSTOP, f"did not come within the {TIMEOUT} s", "--rank-timeout",
-                        str(TIMEOUT)),
+         "hang": hit_by(signal.SIGSTOP, "did not come within the {} s", TIMEOUT),
          "disk": full_disk, "data": no_data, "signal": stop,
          "segv": hit_by(signal.SIGSEGV, "was killed by SIGSEGV .* iteration"), "restart": restart}
 

@@ -179,3 +179,15 @@ def test_without_mpi4py(monkeypatch):
     with pytest.raises(ParallelError, match="4 processes were started .*pip install 'minidrop.mpi.'"):
         world({"PMI_SIZE": "4"})
     assert world({"PMI_SIZE": "1"}).size == 1
+
+
+def test_a_rank_that_waits_for_a_process_that_starts_no_mpi(tiny, mpiexec):
+    """MPI has no limit of its own, and no handler of Python runs meanwhile."""
+    Path("alone.py").write_text("import os, time\nfrom minidrop.solver import mpi\nmpi.STARTING = 0.2\n"
+                                "if os.environ['PMI_RANK'] == '1':\n    time.sleep(60)\n")
+    child = mpiexec(2, "--import", "alone.py", "train", "--solver", tiny.solver, "--rank-timeout", "0.2")
+    _, err = finish(child)
+    line, = (line for line in err.splitlines() if line.startswith("error: "))
+    assert child.returncode == 1 and re.match(
+        r"error: rank 0 on \S+ was killed by SIGALRM \(other processes of the launcher did not start MPI in "
+        r"time: .*\) before it trained; ", line), line

@@ -4,8 +4,8 @@ from functools import partial
 
 import numpy as np
 import pytest
-from nets import ip, layer, net_of
-from parallel_nets import memory, mlp, mlp_with, solver_of, weights
+from nets import drop, ip, layer, net_of
+from parallel_nets import assert_same_training, memory, mlp, mlp_with, solver_of, weights
 
 from minidrop.autograd import Block, Parameter
 from minidrop.backend import get_backend
@@ -239,3 +239,20 @@ def test_what_depends_on_the_number_of_ranks_is_said(caplog):
     assert "'norm' (BatchNorm): takes its statistics of the samples of each rank" in caplog.text
     means = [solver.net.params["norm"]["mean"].data for solver in solvers]
     assert not np.allclose(*means)
+
+
+def test_a_drop_behind_a_filter(caplog):
+    """Its records weigh what they do in the whole batch, but their places there are not known."""
+    front = [memory(), 'layer { name: "cut" type: "Slice" bottom: "data" top: "first" top: "rest" '
+             "slice_param { axis: 1 slice_point: 1 } }",
+             layer("Reshape", "flat", "first", more="reshape_param { shape { dim: 0 dim: 1 } }"),
+             layer("Threshold", "chosen", "flat"),
+             'layer { name: "filter" type: "Filter" bottom: "rest" bottom: "label" bottom: "chosen" '
+             'top: "some" top: "labels" }']
+    _, first, relu, last, _ = mlp(first="some")
+    loss = layer("SoftmaxWithLoss", "loss", "ip2 labels")
+    assert_same_training([*front, first, relu, last, loss], "", (2, 3), iterations=4)
+    assert "behind a Filter" not in caplog.text
+    dropped = drop("drop1", "relu1", "PERIODIC", top="relu1")
+    run_ranks(2, lambda one: solver_of([*front, first, relu, dropped, last, loss], "", one))
+    assert "layer 'drop1' (ApproxDropout): drops behind a Filter" in caplog.text
