@@ -1,12 +1,11 @@
 """Reuse of large temporaries: a fresh one costs a page fault per 4 KiB, in every iteration."""
 
 import bisect
+import ctypes
 import math
 import os
-import sys
 import threading
 import weakref
-from typing import Any
 
 import numpy as np
 
@@ -18,29 +17,21 @@ _LARGE = 1 << 23             # from here on an eighth more than needed is much m
 _ALIGNMENT = 4096
 
 
-def _references(buffers):
-    """Return sys.getrefcount of the first entry of a list, obtained in the same way as in `_free_one`."""
-    for buffer in buffers:
-        return sys.getrefcount(buffer)
-
-
-# What sys.getrefcount reports for a buffer that only the pool holds: the list entry, the loop variable and
-# the argument, not all of which newer Pythons count.
-_ONLY_THE_POOL = _references([np.empty(1, np.uint8)])
-
-
 class BufferPool:
     """Provides NumPy arrays over buffers that are reused once no view of them is left.
 
-    Every array's `base` is the buffer itself, so CPython's reference count says whether it is free; there is
-    no `release` to forget. Sizes are rounded up to one of eight steps per power of two (large ones: of 64):
-    shapes that change a little from iteration to iteration share buffers.
+    A view keeps the array that it was made of alive, as the buffers are no arrays, and the weak reference to
+    that array is called when it goes: there is no `release` to forget, and nobody has to look which buffers
+    are free. The one freed last is the next to be used: it may still be in the cache. Sizes are rounded up to
+    one of eight steps per power of two (large ones: of 64): shapes that change a little from iteration to
+    iteration share buffers.
     """
 
     def __init__(self):
-        self._buffers = {}       # size -> buffers
-        self._sizes = []         # in ascending order
-        self._lock = threading.Lock()       # two threads must not find the same buffer free
+        self._free: dict[int, list] = {}        # size -> buffers
+        self._sizes: list[int] = []             # in ascending order
+        self._lent: dict[int, tuple] = {}       # id of a weak reference -> (it, the buffer of its array)
+        self._lock = threading.Lock()           # two threads must not make room for a size at once
         if hasattr(os, "register_at_fork"):
             pool = weakref.ref(self)        # another thread of the parent may hold it at that moment
             os.register_at_fork(after_in_child=lambda: pool() is not None and pool()._renew_lock())
@@ -53,43 +44,50 @@ class BufferPool:
             return np.empty(shape, dtype)
         step = 1 << (size.bit_length() - (4 if size < _LARGE else 7))
         room = -(-size // step) * step
-        with self._lock:
-            buffer = self._free_one(room)
-            if buffer is None:
-                buffer = self._new_one(room)
-            return np.ndarray(shape, dtype, buffer)
+        buffer = self._free_one(room)
+        if buffer is None:
+            buffer = self._new_one(room)
+        array: np.ndarray = np.ndarray(shape, dtype, buffer)
+        reference = weakref.ref(array, self._returned)
+        self._lent[id(reference)] = reference, buffer
+        return array
+
+    def _returned(self, reference):
+        """Take a buffer back. This may run between any two steps of any thread, so it takes no lock."""
+        _, buffer = self._lent.pop(id(reference), (None, None))
+        if buffer is not None:      # a Ctrl-C has not come before it was lent
+            self._free[len(buffer)].append(buffer)
 
     def _renew_lock(self):
         self._lock = threading.Lock()
 
     def _free_one(self, room):
         """Return the smallest free buffer of at least `room` bytes and less than twice that, or None."""
-        for size in self._sizes[bisect.bisect_left(self._sizes, room):]:
-            if size >= 2 * room:
+        sizes = self._sizes
+        for i in range(bisect.bisect_left(sizes, room), len(sizes)):
+            if sizes[i] >= 2 * room:
                 break
-            for buffer in self._buffers[size]:
-                if sys.getrefcount(buffer) == _ONLY_THE_POOL:
-                    return buffer
+            try:
+                return self._free[sizes[i]].pop()
+            except IndexError:
+                pass
         return None
 
     def _new_one(self, room):
         raw = np.empty(room + _ALIGNMENT, np.uint8)
-        offset = -raw.ctypes.data % _ALIGNMENT
-        buffer = np.frombuffer(memoryview(raw)[offset:offset + room], np.uint8)
-        if room not in self._buffers:
-            bisect.insort(self._sizes, room)
-        self._buffers.setdefault(room, []).append(buffer)
-        return buffer
+        with self._lock:
+            if room not in self._free:
+                self._free[room] = []
+                self._sizes = sorted(self._free)
+        return (ctypes.c_uint8 * room).from_buffer(memoryview(raw), -raw.ctypes.data % _ALIGNMENT)
 
     def trim(self) -> None:
         """Drop the unused buffers, so that their memory is freed."""
-        with self._lock:
-            for size, buffers in self._buffers.items():
-                self._buffers[size] = [buffer for buffer in buffers
-                                       if sys.getrefcount(buffer) > _ONLY_THE_POOL]
+        for free in list(self._free.values()):
+            free.clear()
 
     @property
-    def bytes_held(self) -> Any:
+    def bytes_held(self) -> int:
         """Total size of all buffers, in use or free."""
-        with self._lock:
-            return sum(room * len(buffers) for room, buffers in self._buffers.items())
+        return (sum(size * len(free) for size, free in list(self._free.items()))
+                + sum(len(buffer) for _, buffer in list(self._lent.values())))
