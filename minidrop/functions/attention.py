@@ -39,7 +39,7 @@ class Attention(Function):
     """
 
     __slots__ = ("heads", "causal", "scale", "rate", "key", "block_keys", "whole", "first", "arrays",
-                 "stacks", "biases", "hidden", "rows", "tiles", "stores")
+                 "stacks", "biases", "rows", "tiles", "stores")
     kept_rule = "native"
 
     def __init__(self, heads: int, causal: bool, scale: float | None, rate: float, key: Any, block_keys: int,
@@ -61,7 +61,6 @@ class Attention(Function):
         self.output_kept = kept, 2
         y = self._array(backend, (*q.shape[:2], v.shape[2]), q.dtype)
         self.arrays = q, k, v, y
-        self.hidden: dict[tuple, np.ndarray] = {}
         self.tiles: dict[tuple, tuple] = {}
         self.rows: list[list[np.ndarray]] = []
         self.stores = len(k) <= self.block_keys and graph.is_recording()
@@ -97,12 +96,9 @@ class Attention(Function):
             scaled = backend.scaled(q[first:last, rows], self.scale)
             top = total = out = None
             for columns in blocks:
-                scores = self._scores(backend, number, first, last, scaled, k, rows, columns)
-                here = scores.max(axis=2, keepdims=True)
-                new = here if top is None else xp.maximum(top, here)
-                shift = _finite(xp, new)
-                numerators = _exp_less(xp, scores, shift)
-                here = numerators.sum(axis=2, keepdims=True)
+                numerators = self._scores(backend, number, first, last, scaled, k, columns)
+                new, here = backend.numerators(numerators, self._reads(rows, columns), top)
+                shift = xp.where(new == -math.inf, new.dtype.type(0), new)      # a query that reads no key
                 keep = self._keep(backend, number, first, last, rows, columns)
                 if self.stores:
                     self.tiles[number, first, rows.start] = numerators, keep
@@ -153,8 +149,7 @@ class Attention(Function):
                                 out=backend.empty(own.shape, own.dtype))
                 e, keep = self._again(backend, number, first, last, scaled, k, rows, seen)
                 if gq is not None or gk is not None:
-                    d = xp.multiply(own, y[first:last, rows], out=backend.empty(own.shape, own.dtype))
-                    d = d.sum(axis=2, keepdims=True) * factor
+                    d = backend.row_products(own, y[first:last, rows]) * factor
                     scores = backend.gemm_stack(g, v[first:last, seen].transpose(0, 2, 1))
                     if keep is not None:
                         scores *= keep
@@ -184,9 +179,10 @@ class Attention(Function):
         stored = self.tiles.pop((number, first, rows.start), None)
         if stored is not None:
             return stored
-        scores = self._scores(backend, number, first, last, scaled, k, rows, columns)
-        return (_exp_less(backend.xp, scores, self.rows[number][0][first:last, rows]),
-                self._keep(backend, number, first, last, rows, columns))
+        numerators = self._scores(backend, number, first, last, scaled, k, columns)
+        backend.numerators(numerators, self._reads(rows, columns),
+                           shift=self.rows[number][0][first:last, rows])
+        return numerators, self._keep(backend, number, first, last, rows, columns)
 
     # -- tiles -----------------------------------------------------------------------------------------------
     def _query_blocks(self, queries, keys):
@@ -202,23 +198,18 @@ class Attention(Function):
         for start in range(0, keys, self.block_keys):
             yield slice(start, min(keys, start + self.block_keys)), tiles.get(start, [])
 
-    def _scores(self, backend, number, first, last, scaled, k, rows, columns):
-        """Return the scores of a tile, -infinity where a query does not read a key."""
+    def _scores(self, backend, number, first, last, scaled, k, columns):
+        """Return the scores of a tile, -infinity where a key is padding."""
         scores = backend.gemm_stack(scaled, k[first:last, columns].transpose(0, 2, 1))
         if self.biases:
             scores += self.biases[number][first:last, None, columns]
-        if self.causal:
-            # The first of these queries reads the keys before `free` of the tile; each further one reads one
-            # more.
-            free = max(0, rows.start + 1 + k.shape[1] - len(self.arrays[0]) - columns.start)
-            place = rows.stop - rows.start, columns.stop - columns.start - free
-            after = rows.start + k.shape[1] - len(self.arrays[0]) - columns.start - free
-            if place[1] > 0:
-                key = (*place, after)
-                if key not in self.hidden:
-                    self.hidden[key] = _hidden(backend.xp, *key, scores.dtype)
-                scores[:, :, free:] += self.hidden[key]
         return scores
+
+    def _reads(self, rows, columns):
+        """Return how many keys of a tile its first query reads, may be negative; each further one reads one
+        more. None: all read all."""
+        q, k = self.arrays[:2]
+        return rows.start + 1 + len(k) - len(q) - columns.start if self.causal else None
 
     def _keep(self, backend, number, first, last, rows, columns):
         """Return which probabilities of a tile dropout keeps, a bool array; None for all."""
@@ -257,23 +248,6 @@ def computed_scores(queries: int, keys: int, causal: bool, block_keys: int = 0) 
     """Return how many scores a sample's head computes: those of all tiles, what they hide included."""
     return sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows in query_blocks(queries)
                for columns in key_blocks(rows, queries, keys, causal, block_keys or BLOCK_KEYS))
-
-
-def _hidden(xp, queries, keys, after, dtype):
-    """Return (queries, keys): -infinity for key j of query i where j > i + after, else 0."""
-    return xp.where(xp.arange(keys) > xp.arange(queries)[:, None] + after, dtype.type(-math.inf),
-                    dtype.type(0))
-
-
-def _finite(xp, largest):
-    """Return the largest scores, 0 for -infinity: a query that reads no key."""
-    return xp.where(largest == -math.inf, largest.dtype.type(0), largest)
-
-
-def _exp_less(xp, scores, shift):
-    """Return exp(scores - shift), in the place of the scores."""
-    scores -= shift
-    return xp.exp(scores, out=scores)
 
 
 def _add(backend, sums, i, a, b):

@@ -1,8 +1,8 @@
-"""Numba loops of transformers: x times its own distribution function, and pairs that are turned.
+"""Numba loops of transformers: x times its own distribution function, scores of attention, turned pairs.
 
-References: backend/generic/nn.py. In float32 alone: exponentials here are sums of powers and a shift into the
-exponent, which vectorise, where a call of the C library would be one for each entry. Loops over runs of
-_CHUNK entries, whose intermediate results stay in the L1 cache.
+References: backend/generic/nn.py. The gates in float32 alone: exponentials here are sums of powers and a
+shift into the exponent, which vectorise, where a call of the C library would be one for each entry. Loops
+over runs of _CHUNK entries, whose intermediate results stay in the L1 cache.
 """
 
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from minidrop.kernels.cpu import jit
 
 _CHUNK = 256
+_LANES = 32         # of the largest entry of a row: as many as make its loops vectorise
 _LEAST = np.float32(87.3)       # exp(-87.3) is nearly the smallest normal number
 _FAR = np.float32(13.2)         # exp(-13.2^2 / 2) as well
 _HUGE = np.float32(1e12)        # its third power is finite
@@ -98,6 +99,40 @@ def logistic_gate(x: np.ndarray, linear: Any, cubic: Any, y: Any, slope: Any, fi
             share = minor if a[k] * linear < _ZERO else major
             b[k] = a[k] * share
             c[k] = share + a[k] * (linear + three * t * t) * (major * minor)
+
+
+@jit
+def shift_scores(scores: np.ndarray, reads: Any, largest: Any, known: Any) -> None:
+    """row -= largest for each row of scores (pairs, queries, keys), -infinity from entry reads + i on.
+
+    largest (pairs, queries): unless it is `known`, it becomes that of itself and of the other entries;
+    -infinity counts as 0, and a NaN as no entry.
+    """
+    pairs, queries, keys = scores.shape
+    lanes = np.empty(_LANES, scores.dtype)
+    for pair in range(pairs):
+        for i in range(queries):
+            row = scores[pair, i, :min(keys, max(0, reads + i))]
+            if not known:
+                most, whole = largest[pair, i], row.size // _LANES * _LANES
+                lanes[:] = most
+                for start in range(0, whole, _LANES):
+                    part = row[start:start + _LANES]
+                    for k in range(_LANES):
+                        lanes[k] = part[k] if part[k] > lanes[k] else lanes[k]
+                half = _LANES // 2
+                for k in range(half):
+                    lanes[k] = lanes[k + half] if lanes[k + half] > lanes[k] else lanes[k]
+                for k in range(half):
+                    most = lanes[k] if lanes[k] > most else most
+                for k in range(whole, row.size):
+                    most = row[k] if row[k] > most else most
+                largest[pair, i] = most
+            shift = largest[pair, i]
+            if shift != -np.inf:
+                for k in range(row.size):
+                    row[k] -= shift
+            scores[pair, i, row.size:] = -np.inf
 
 
 @jit

@@ -150,6 +150,10 @@ def sequences(rows=4096, units=1024, heads=16):
     cosine, sine = (rng.standard_normal((steps, half), np.float32) for _ in range(2))
     sequence = x.reshape(steps, 32, units)
     yield "rotate", f"{what}, {heads} heads", lambda b: b.rotate(sequence, cosine, sine, heads)
+    scores = rng.standard_normal((48, 64, 64), np.float32)
+    again = np.empty_like(scores)
+    yield ("shift_scores", "48 heads of 64x64 scores, causal: their exponentials and sums",
+           lambda b: (np.copyto(again, scores), b.numerators(again, 1)))
     kept = KeptByGroup([Kept(0, 30, 15, units), Kept(15, 30, 15, units)])
     part, total = Backend().compact(sequence, kept, 2), np.zeros_like(sequence)
     what = f"{what}, 15 of 30 in two groups"

@@ -17,6 +17,7 @@ from minidrop.backend.numpy.late import LateProducts
 from minidrop.backend.numpy.norm import Normalization
 from minidrop.backend.numpy.pool import BufferPool
 from minidrop.backend.numpy.pooling import Pooling
+from minidrop.backend.numpy.probabilities import Probabilities
 from minidrop.backend.numpy.thin import ThinProducts
 from minidrop.backend.numpy.update import Updates
 from minidrop.kept import KeptByGroup
@@ -29,7 +30,7 @@ _CHUNK_BYTES = 1 << 19      # an array of this size and its result fit into a co
 _LONG_RUN = 16              # neighbours; runs of 15 take half as long again as entry by entry, of 16 half
 
 
-class NumpyBackend(Updates, Convolutions, Pooling, Normalization, ThinProducts, LateProducts,
+class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Probabilities, ThinProducts, LateProducts,
                    CompactProducts, Backend):
     """The host. Large arrays come from a pool; products write into them with `out=`, so none is allocated."""
 
