@@ -90,7 +90,7 @@ def drawing_of(config: NetConfig, phase: str = "ALL", level: int = 0, stages: tu
 
 def _group(kind, node):
     """Return the class of a layer: by its type's name, or by what its class and its flow facts say."""
-    layer = node.layer if node is not None else None
+    layer = getattr(node, "layer", None)        # not there where it could not be made
     if layer is None:
         layer = layer_class(kind) if kind in layer_types else Layer
     flow = node.flow if node is not None else ()
