@@ -2,12 +2,22 @@
 
 import numpy as np
 import pytest
-from captured_mlps import DATA, INPUT, MEMORY, compare, language_model, mlp, run, solver, text_solver
 
 import minidrop as md
 from minidrop.config import parse_solver
 from minidrop.errors import DataError, NonFiniteError
 from minidrop.solver import captured as captured_module
+from tests.backend.captured_mlps import (
+    DATA,
+    INPUT,
+    MEMORY,
+    compare,
+    language_model,
+    mlp,
+    run,
+    solver,
+    text_solver,
+)
 
 
 def named(data, labels):

@@ -4,10 +4,10 @@ import gc
 import weakref
 
 import pytest
-from captured_mlps import compare, mlp, run, solver
 
 from minidrop.errors import CaptureError
 from minidrop.solver import captured as captured_module
+from tests.backend.captured_mlps import compare, mlp, run, solver
 
 
 def test_a_form_is_captured_when_it_comes_a_second_time(recorded_cuda):

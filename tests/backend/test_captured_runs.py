@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from captured_mlps import DATA, INPUT, MEMORY, compare, mlp, run, solver
 
 import minidrop as md
 from minidrop.config import parse_solver
 from minidrop.solver import captured as captured_module
+from tests.backend.captured_mlps import DATA, INPUT, MEMORY, compare, mlp, run, solver
 
 
 def test_displays_tests_and_snapshots_wait_and_say_what_the_cpu_says(recorded_cuda, tmp_path):

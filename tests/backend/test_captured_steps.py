@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import pytest
-from captured_mlps import DATA, compare, language_model, mlp, run, small, solver, text_solver
 
 import minidrop as md
 from minidrop import functions
@@ -14,6 +13,7 @@ from minidrop.config import parse_solver
 from minidrop.layers import Layer, base, register_layer
 from minidrop.layers.flow import Pass
 from minidrop.solver.rules import known_rules
+from tests.backend.captured_mlps import DATA, compare, language_model, mlp, run, small, solver, text_solver
 
 
 @pytest.fixture
