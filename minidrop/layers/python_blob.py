@@ -71,6 +71,10 @@ class Blob(BlobSizes):
         self._diff: Any = None
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    @property
     def data(self) -> np.ndarray:
         """The values."""
         if self._data is None:
