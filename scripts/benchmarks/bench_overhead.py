@@ -1,6 +1,6 @@
 """What a training step costs besides its arithmetic: a perceptron whose products take next to nothing.
 
-    env OPENBLAS_NUM_THREADS=1 MINIDROP_THREADS=1 python scripts/benchmarks/bench_overhead.py [--sizes 60x60]
+    OPENBLAS_NUM_THREADS=1 MINIDROP_THREADS=1 python scripts/benchmarks/bench_overhead.py [--sizes 60x60]
 
 784-h1-h2-10, PERIODIC with one group and SGD with momentum, on one thread. Of each part of a step the time
 that a tenth of the steps stay below, so that what else runs on the machine hardly counts. "backend" is what
