@@ -5,6 +5,7 @@ import pytest
 from image_nets import SAMPLES, batch, conv, deconv, dropped, make
 from nets import LOSS, inputs, ip, layer, net_of
 
+from minidrop.backend.numpy import direct
 from minidrop.net.costs import costs, drop_savings
 from minidrop.patterns import BLOCK_LENGTH
 
@@ -110,6 +111,23 @@ class Counting:
         return np.dot(a, b, out=out)
 
 
+def counts_direct(direct, found, patch):
+    """Have the convolutions of images where they are note the multiplications of what they are given."""
+    def note(name, size):
+        function = getattr(direct, name)
+
+        def counting(*arguments):
+            found.append(size(*arguments))
+            return function(*arguments)
+        patch.setattr(direct, name, counting)
+
+    note("convolve", lambda backend, x, W, b, window, y, *_: len(x) * W.size * y[0, 0].size)
+    note("image_gradient", lambda backend, W, gy, *_: len(gy) * W.size * gy[0, 0].size)
+    note("weight_gradient", lambda backend, x, gy, window, c, channels, o, outputs, _:
+         len(x) * channels * outputs * window.entries * gy[0, 0].size)
+    note("each_weight_gradient", lambda backend, x, gy, window: gy.size * window.entries)
+
+
 @pytest.fixture
 def counted(monkeypatch):
     """counted(net, iteration) -> multiplications in (forward, backward) of one step."""
@@ -125,6 +143,7 @@ def counted(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(kind, "gemm", counting)
             patch.setattr("minidrop.backend.numpy.convolution.np", Counting(found))
+            counts_direct(direct, found, patch)
             net.clear_grads()
             net.draw_patterns(iteration)
             net.forward(**batch(net.graph.shapes[net.graph.nodes[0].tops[0]][1:]))
