@@ -4,6 +4,7 @@ import inspect
 import itertools
 import math
 import tracemalloc
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -190,6 +191,19 @@ def test_gemm_stack(product_backend, array, close, n, rows, inner, columns, turn
         got = on.gemm_stack(on.asarray(a), on.asarray(b))
         assert got.shape == (n, rows, columns)
         close(on.to_host(got), a.astype(float) @ b)
+
+
+def test_gemms_of(product_backend, array, close):
+    """Products of groups, which may run at once; one writes to a run of rows."""
+    pairs = [(array((rows, 40)), array((70, 40))) for rows in (33, 1, 64)]
+    for on in (product_backend, GENERIC):
+        y = on.empty((100, 70), pairs[0][0].dtype)
+        own = [(on.asarray(a), on.asarray(b), False, True, out)
+               for (a, b), out in zip(pairs, (y[:33], None, y[36:]), strict=True)]
+        made = on.gemms_of([partial(tuple, one) for one in own], 10 ** 6)
+        for got, (a, b) in zip(made, pairs, strict=True):
+            close(on.to_host(got), a.astype(float) @ b.T)
+        close(on.to_host(y[36:]), pairs[2][0].astype(float) @ pairs[2][1].T)
 
 
 def test_gemm_of_a_matrix_with_itself(backend, array, close):

@@ -305,7 +305,9 @@ OTHER_TESTS = {"active": "test_cuda_device.py", "trim": "test_on_the_gpu.py", "p
                "send": "test_uploads.py", "pays": "../net/test_recurrent_drops.py",
                "norm_parts": "test_overlapping_blocks.py", "rule_update": "test_overlapping_blocks.py",
                "add_columns": "../kernels/test_every_kernel.py",
-               "put_outputs": "../kernels/test_every_kernel.py"}
+               "put_outputs": "../kernels/test_every_kernel.py", "link": "test_nccl.py",
+               "linkable": "test_nccl.py", "link_key": "test_nccl.py",
+               "late_product": "test_late_products.py", "kept_operand": "test_compact_products.py"}
 
 
 def test_every_method_of_a_backend_has_a_test_on_all_of_them():

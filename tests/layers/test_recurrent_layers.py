@@ -609,3 +609,20 @@ def test_a_cont_that_is_neither_0_nor_1_is_refused(wrong):
     with pytest.raises(md.DataError,
                        match=r"layer 'r' \(RNN\): cont is .* at place 5 of the batch; expected 0"):
         net.forward(x=np.zeros((5, 3, 6)), cont=cont)
+
+
+def test_fill_follows_the_shape_of_its_bottom():
+    """cont of as many steps and streams as x has: a sequence begins at the first step."""
+    def fill(settings):
+        return f'layer {{ name: "fill" type: "Fill" bottom: "x" top: "y" fill_param {{ {settings} }} }}'
+
+    net = net_of(fill("shape { dim: 0 dim: 0 dim: 2 } value: 1 first: -3"))
+    for steps in (STEPS, 2):
+        y = net.forward(x=np.ones((steps, STREAMS, INPUTS)), cont=np.ones((steps, STREAMS)))["y"]
+        assert y.shape == (steps, STREAMS, 2) and y.dtype == np.float64 and not y.requires_grad
+        assert (y.numpy()[0] == -3).all() and (y.numpy()[1:] == 1).all()
+    for settings, message in (("shape { dim: -1 }", "must not be negative, got -1"),
+                              ("shape { dim: 0 dim: 0 dim: 0 dim: 0 }", "copies axis 3, but the bottom"),
+                              ("first: 1", "first needs a shape with an axis")):
+        with pytest.raises(ConfigError, match=message):
+            net_of(fill(settings))
