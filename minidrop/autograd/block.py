@@ -35,6 +35,10 @@ class Block:
             self._data, self.late = self.late.array(), None
         return self._data
 
+    @data.setter
+    def data(self, value: Any) -> None:
+        self._data, self.late = value, None
+
     @property
     def size(self) -> int:
         """The number of its entries."""

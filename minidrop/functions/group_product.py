@@ -79,7 +79,7 @@ class GroupProduct:
 
         def weight_gradient(i):
             factors = (self.saved[i][0], own(i)) if self.transpose else (own(i), self.saved[i][0])
-            return backend.late_product(*factors) or (*factors, True, False)
+            return backend.late_product(*factors, self.sides[i][1]) or (*factors, True, False)
 
         def own(i):
             if gys[i] is None:

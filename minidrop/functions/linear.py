@@ -148,7 +148,8 @@ class KeptProduct:
         del W      # its buffer, still in the cache, is the right size for gW
         if wanted[1]:
             a, b = (self.x, operand) if self.transpose else (operand, self.x)
-            gW = Block(backend.late_product(a, b) or backend.gemm(a, b, trans_a=True), self.rows, self.cols)
+            product = backend.late_product(a, b, self.cols) or backend.gemm(a, b, trans_a=True)
+            gW = Block(product, self.rows, self.cols)
         return gx, gW
 
 

@@ -135,7 +135,7 @@ def _by_rows(kernel, rows, elements, args):
         return
     _start_workers()
     bounds = [rows * part // parts for part in range(parts + 1)]
-    done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+    done = _Answers()
     for part in range(1, parts):
         _tasks.put((kernel, (*args, *bounds[part:part + 2]), done))
     interrupts[0] = next(_calls)        # after the tasks: who is asked to wait from now on comes behind them
@@ -144,16 +144,37 @@ def _by_rows(kernel, rows, elements, args):
         kernel(*args, *bounds[:2])
     finally:
         _here.is_worker = False
-        errors = [done.get() for _ in range(1, parts)]      # no thread may write to `args` after this call
-    for error in errors:
+        done.wait(parts - 1)        # no thread may write to `args` after this call
+    for error in done.errors:
         if error is not None:
             raise error
+
+
+class _Answers:
+    """The errors, or None, of the threads of one call. Who is interrupted while he waits waits on."""
+
+    def __init__(self):
+        self.errors, self._news = [], queue.SimpleQueue()
+
+    def put(self, error):
+        self.errors.append(error)
+        self._news.put(None)
+
+    def wait(self, count):
+        interrupt = None
+        while len(self.errors) < count:
+            try:
+                self._news.get()
+            except BaseException as error:      # Ctrl-C
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
 
 def ask(kernel: Callable, *args: Any) -> None:
     """Have a thread call kernel(*args) when it is free; nobody waits for it, and it must not fail."""
     _start_workers()
-    _tasks.put((kernel, args, queue.SimpleQueue()))
+    _tasks.put((kernel, args, _Answers()))
 
 
 def is_worker() -> bool:

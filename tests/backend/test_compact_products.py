@@ -26,7 +26,8 @@ SIDES = {
 
 @pytest.fixture
 def smallest(monkeypatch):
-    monkeypatch.setattr(compact, "LEAST_ENTRIES", 1)
+    for name in ("LEAST_ENTRIES", "LEAST_SIDE", "LEAST_RUN"):
+        monkeypatch.setattr(compact, name, 0)
     monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 0)
     # What a product does not write is no number.
     monkeypatch.setattr(type(BACKEND), "empty", lambda self, shape, dtype: np.full(shape, np.nan, dtype))
@@ -68,3 +69,15 @@ def test_the_contract(family, groups, smallest, monkeypatch):
     assert_matches_masked_dense(net, 1, {"data": rng.standard_normal((64, 13)),
                                          "label": rng.integers(0, 7, 64)})
     assert len(made) >= groups
+
+
+def test_where_kept_rows_are_gathered_while_they_are_multiplied():
+    """Not beside a thin side, nor where neighbours are few: BLAS is faster there."""
+    def is_gathered(shape, rows, cols, samples=64):
+        return isinstance(BACKEND.kept_operand(np.zeros(shape, "f"), rows, cols, samples), KeptWeight)
+
+    half = Kept(0, 32, 16, 1024)
+    assert is_gathered((1024, 1024), half, half)
+    assert not is_gathered((1024, 1024), half, Kept(0, 2, 1, 1024))
+    assert not is_gathered((24, 8192), None, Kept(0, 32, 16, 8192))
+    assert not is_gathered((1024, 1024), half, half, 65)

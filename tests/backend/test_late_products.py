@@ -8,7 +8,7 @@ from nets import IMAGES, LOSS, drop, images, ip, layer, net_of
 from minidrop import NonFiniteError, Solver
 from minidrop.autograd import Block, Parameter
 from minidrop.backend import get_backend
-from minidrop.backend.numpy import late
+from minidrop.backend.numpy import compact, late
 from minidrop.backend.numpy.late import LateProduct
 from minidrop.config import parse_solver
 from minidrop.kept import Kept
@@ -45,6 +45,8 @@ def always(monkeypatch):
     """Make late products of the smallest weights, and count them."""
     made, begin = [], LateProduct.__init__
     monkeypatch.setattr(late, "LEAST_ENTRIES", 1)
+    monkeypatch.setattr(late, "MOST_COPIED", np.inf)
+    monkeypatch.setattr(compact, "LEAST_RUN", 0)
     monkeypatch.setattr(LateProduct, "__init__",
                         lambda self, *given: made.append(self) or begin(self, *given))
     return made
@@ -157,3 +159,22 @@ def test_a_gradient_that_is_not_finite_is_named_and_updates_nothing(always):
         solver.step()
     for name, parameter in solver.net.parameters().items():
         np.testing.assert_array_equal(parameter.data, before[name])
+
+
+def test_where_a_product_is_late():
+    """Not where copies of the factors are as large as the gradient, nor where columns are single ones."""
+    def is_late(rows, columns, samples=64, cols=None):
+        a, b = np.zeros((samples, rows), "f"), np.zeros((samples, columns), "f")
+        return BACKEND.late_product(a, b, cols) is not None
+
+    assert is_late(1024, 784) and is_late(1024, 1024, 128) and is_late(512, 512, cols=Kept(0, 30, 15, 1024))
+    assert not any(is_late(*shape) for shape in ((10, 25088), (1, 65536), (200, 200), (1024, 1024, 129)))
+    assert not is_late(512, 512, cols=Kept(0, 2, 1, 1024))
+
+
+def test_the_data_of_a_block_can_be_set():
+    block = Block(product(np.ones((4, 3)), np.ones((4, 2))))
+    block.data *= 2
+    np.testing.assert_array_equal(block.data, np.full((3, 2), 8.0))
+    block.data = np.zeros((3, 2))
+    assert block.late is None and not block.data.any()

@@ -292,6 +292,20 @@ def test_what_is_not_finite_stays_in_its_image_and_channel():
 
 
 @IN_PLACE
+def test_what_no_window_reads_is_in_no_gradient():
+    """A NaN in the last line of 20 with windows of 3 and a stride of 2, and in a corner with one of 1."""
+    for place, window, read in (((0, 1, 19, 7), Window.of((3, 3), stride=2), 0),
+                                ((0, 1, 5, 0), Window.of((3, 3)), 3)):
+        x = numbers(2, 3, 20, 20)
+        x[place] = np.nan
+        gy = numbers(2, 4, *window.places((20, 20)))
+        gW = get_backend("cpu").convolve_gradients(x, numbers(4, 3, 3, 3), gy, window).reshape(4, 3, 9)
+        assert np.isnan(gW[:, 1]).sum() == 4 * read and np.isfinite(gW[:, [0, 2]]).all()
+        own = get_backend("cpu").convolve_each_weight_gradient(x, gy[:, :3], window)
+        assert np.isnan(own).sum() == read
+
+
+@IN_PLACE
 def test_layers_of_common_nets_are_convolved_where_they_are():
     """And those are not whose vectors would hold little: windows that fit in a few places."""
     def suits(channels, side, size, dtype="f", **more):

@@ -1,8 +1,11 @@
 """Threads of kernels: either order of imports, and children of a fork."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -129,3 +132,21 @@ def test_numbers_that_no_loop_is_compiled_for():
         with pytest.raises(TensorError, match=r"^the CPU computes with float32 and float64, got an array of "
                                               r"float16; convert it first, as in x.astype\('float32'\)$"):
             compute()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals to a thread")
+def test_ctrl_c_while_others_compute_their_parts_waits_for_them(monkeypatch):
+    """Whoever catches it finds arrays that nobody writes to any more."""
+    monkeypatch.setattr(threads, "COUNT", 2)
+    written = []
+
+    def part(first, last):
+        if first:
+            time.sleep(0.05)        # the other part is done, and waits
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            time.sleep(0.05)
+            written.append(last)
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.by_rows(part, 2, 1 << 30)
+    assert written == [2]

@@ -13,6 +13,7 @@ from minidrop.backend.late import Late
 from minidrop.errors import CaptureError, ShapeError
 
 if TYPE_CHECKING:
+    from minidrop.kept import Kept
     from minidrop.patterns.grid import BlockGrid
 
 
@@ -45,10 +46,10 @@ class Products(Arrays):
         results = self.gemms(one for one in made if not isinstance(one, Late))
         return [one if isinstance(one, Late) else next(results) for one in made]
 
-    def late_product(self, a: Any, b: Any) -> Late | None:
+    def late_product(self, a: Any, b: Any, cols: Kept | None = None) -> Late | None:
         """Return a^T b as a `Late` where the update can use the factors, None where it is better computed.
 
-        It has copies of them.
+        It has copies of them. cols: the columns of the parameter that those of b belong to, None for all.
         """
         return None
 

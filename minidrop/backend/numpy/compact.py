@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +12,10 @@ from minidrop.backend.numpy import thin
 from minidrop.kept import Kept
 from minidrop.kernels import threads
 
-if TYPE_CHECKING:
-    pass
-
 FEWEST, MOST = 8, 64        # samples; with more BLAS is as fast
 LEAST_ENTRIES = 1 << 16     # of what is kept
+LEAST_SIDE = 4              # times as many rows and columns as samples: else packing these costs too much
+LEAST_RUN = 4               # neighbours, on average: each run is copied by whole vectors
 _HEIGHTS = {512: 12, 256: 6}        # rows of a block, of one or two vectors
 
 
@@ -76,6 +75,11 @@ def _form(*lengths):
     return tuple((None,) * length for length in lengths)
 
 
+def has_long_runs(kept: Kept | None) -> bool:
+    """Whether a kept set, None for all, has runs of neighbours that are copied by vectors without loss."""
+    return kept is None or kept.count >= LEAST_RUN * len(kept.stretches[0])
+
+
 class CompactProducts(Backend):
     """`kept_operand`."""
 
@@ -83,6 +87,7 @@ class CompactProducts(Backend):
         rows, cols = (Kept.all(n) if kept is None else kept
                       for n, kept in zip(W.shape, (rows, cols), strict=True))
         if (FEWEST <= samples <= MOST and rows.count * cols.count >= LEAST_ENTRIES and W.flags.c_contiguous
+                and min(rows.count, cols.count) >= LEAST_SIDE * samples and has_long_runs(cols)
                 and not (cols.is_all and rows.runs is not None) and W.dtype.char in "fd"
                 and thin.form_of(samples, W.dtype) is not None):
             return KeptWeight(self, W, rows, cols)

@@ -77,7 +77,8 @@ class Convolutions(Generic):
         if wanted and direct.suits(x, window, gy.shape[2:]):
             gW = direct.weight_gradient(self, x, gy, window, work.c, work.channels, work.o, work.outputs,
                                         work.parts(True))
-            wanted = False
+            # Places between the lines are multiplied by zeros: a NaN there is none of the gradient.
+            wanted = not np.isfinite(gW).all()
         if gx is None and not wanted:
             return gW
         parts = work.parts(wanted)
@@ -130,7 +131,9 @@ class Convolutions(Generic):
         from minidrop.kernels import cpu_conv
         x, gy = _as_images(x), _as_images(gy)
         if direct.suits(x, _as_window(window), gy.shape[2:]):
-            return direct.each_weight_gradient(self, x, gy, _as_window(window))
+            gW = direct.each_weight_gradient(self, x, gy, _as_window(window))
+            if np.isfinite(gW).all():       # else see convolve_gradients
+                return gW
         gW = np.empty((gy.shape[1], window.entries), x.dtype)
         threads.by_rows(cpu_conv.plane_weights, len(gW), gy.size * window.entries, x, gy, *_numbers(window),
                         gW)
