@@ -177,6 +177,27 @@ def thin_products(steps=35, streams=20, units=650):
     yield "pack, lead", f"{steps} times d {streams}x{4 * units} W", lambda b: products(b, d, False)
 
 
+def group_products(units=2048, samples=64):
+    """As `cases`, of one of two groups of samples; instead of NumPy the CPU's other products and kernels."""
+    rng = np.random.default_rng(5)
+    W, history = rng.standard_normal((units, units), np.float32), np.zeros((units, units), np.float32)
+    kept = minidrop.Kept(0, 30, 15, units)
+    x, gy = (rng.standard_normal((samples, kept.count), np.float32) for _ in range(2))
+    on = get_backend("cpu")
+
+    def update(backend):
+        product = (on.late_product(gy, x, kept) if backend is on else None) or on.gemm(gy, x, trans_a=True)
+        on.sgd_update(W, history, [Block(product, kept, kept)], 1e-6, 0.9, 5e-4, False, 1.0)
+
+    def products(backend):
+        weight = (on.kept_operand(W, kept, kept, samples) if backend is on else on.submatrix(W, kept, kept))
+        on.gemm(x, weight, trans_b=True)
+        on.gemm(gy, weight)
+
+    yield "sgd_update_late", f"{samples} samples, W {units}x{units}, 15 of 30: gradient, update", update
+    yield "multiply_kept, panels", f"{samples} samples, W {units}x{units}, 15 of 30: y, gx", products
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--json", metavar="FILE")
@@ -186,7 +207,8 @@ def main():
     print(backends["kernel"].describe())
     print(f"{'kernel':<18} {'what':<52} {'NumPy ms':>9} {'kernel ms':>9} {'ratio':>6}")
     table = []
-    for kernel, what, run in (*cases(), *normalizations(), *windows(), *sequences(), *thin_products()):
+    for kernel, what, run in (*cases(), *normalizations(), *windows(), *sequences(), *thin_products(),
+                              *group_products()):
         timings = measure_steps({name: partial(run, backend) for name, backend in backends.items()},
                                 options.repeat, 3, 1)
         slow, fast = (1e3 * timing.median for timing in timings.values())
