@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from minidrop.autograd import Tensor, backward
 from minidrop.errors import ConfigError, DataError, MinidropError, ShapeError, fits_into_memory, nearest
 from minidrop.net.graph import BlobRef, Node
-from minidrop.net.layerwise_parts import BlobGradients, Call, HeldArrays, trained_blobs
+from minidrop.net.layerwise_parts import BlobGradients, Call, HeldArrays, changed_by, trained_blobs
 from minidrop.net.reshaping import front_of, rebuild
 
 if TYPE_CHECKING:
@@ -177,10 +177,10 @@ class Layerwise:
 
     def _set(self, ref, tensor):
         """Let a blob hold a tensor; later versions of it, of which this one takes the place, are gone."""
-        if ref.version + 1 == self._versions[ref.name] and ref.name not in self._inputs:
-            tensor = self._held.put(ref.name, tensor, self._calls.values())
         for version in range(ref.version, self._versions[ref.name]):
             self._run.tensors.pop(BlobRef(ref.name, version), None)
+        if ref.version + 1 == self._versions[ref.name] and ref.name not in self._inputs:
+            tensor = self._held.put(ref.name, tensor, self._calls.values())
         self._run.tensors[ref] = tensor
         self._current[ref.name], self._is_own[ref] = ref, True
 
@@ -235,8 +235,8 @@ class Layerwise:
         with self._pass():
             self._run.spent = True      # for the net's own `backward`: the layers are not connected
             self._acting.draw_if_due()
-            for node in nodes:
-                self._calls.pop(node.index, None)
+            for index in changed_by(nodes, self._all_nodes):
+                self._calls.pop(index, None)
             for node in nodes:
                 self._forward(node)
 

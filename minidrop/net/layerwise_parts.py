@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from minidrop.autograd import Tensor
-from minidrop.net.graph import BlobRef
+from minidrop.net.graph import BlobRef, Node
 
 if TYPE_CHECKING:
     from minidrop.layers.given import NodeDraw
@@ -31,20 +31,22 @@ class HeldArrays:
     """The arrays of blobs that were given out, as long as somebody holds them.
 
     A pass writes what a blob holds next to the same array where the shape stays, as in Caffe. What nobody
-    holds costs nothing.
+    holds costs nothing, but for arrays that are views themselves, e.g. of what a Reshape reads: a view of one
+    holds what is below it, so that nobody knows whether there are any.
     """
 
     def __init__(self) -> None:
-        self._arrays: dict[str, weakref.ref] = {}
+        self._arrays: dict[str, Callable[[], Any]] = {}
 
     def give(self, name: str, array: Any) -> Any:
         """Return the array of a blob, which is given out."""
-        self._arrays[name] = weakref.ref(array)
+        is_view = isinstance(array.base, type(array))
+        self._arrays[name] = (lambda: array) if is_view else weakref.ref(array)
         return array
 
     @property
     def names(self) -> list[str]:
-        """The blobs whose array somebody holds."""
+        """The blobs whose array somebody holds, or may hold."""
         self._arrays = {name: array for name, array in self._arrays.items() if array() is not None}
         return list(self._arrays)
 
@@ -56,7 +58,10 @@ class HeldArrays:
         held = self._arrays.get(name)
         array: Any = held() if held else None
         new = tensor.data
-        if array is None or array is new or (array.shape, array.dtype) != (new.shape, new.dtype):
+        if array is None or array is new:
+            return tensor
+        if (array.shape, array.dtype) != (new.shape, new.dtype):
+            self._arrays[name] = weakref.ref(array)
             return tensor
         overlap = tensor.backend.xp.may_share_memory
         if not getattr(array.flags, "writeable", True) or overlap(array, new) or any(
@@ -79,6 +84,9 @@ class BlobGradients:
         self._found: dict[int, tuple] = {}      # by the id of the function
         for ref in sorted(run.tensors):
             self._tensors.setdefault(ref.name, run.tensors[ref])
+        for tensor in self._tensors.values():
+            if tensor.creator is None:          # an input, whose gradient backward leaves in it
+                tensor.clear_grad()
         for function in {id(tensor.creator): tensor.creator for tensor in self._tensors.values()
                          if tensor.creator is not None}.values():
             function.watch_backward(self._watch(function))
@@ -95,11 +103,25 @@ class BlobGradients:
         """Return the gradient of a blob as an array of its own; None if none reached it."""
         tensor = self._tensors.get(name)
         found = self._found.get(id(tensor.creator)) if tensor is not None else None
+        if tensor is not None and tensor.creator is None and tensor.grad is not None:      # of an input
+            with tensor.backend.active():
+                return tensor.grad / tensor.dtype.type(self._scale)
         if tensor is None or found is None or found[tensor.output_index] is None:
             return None
         with tensor.backend.active():
             whole = tensor.backend.expand(found[tensor.output_index], tensor.kept, tensor.kept_axis)
             return whole / whole.dtype.type(self._scale)
+
+
+def changed_by(nodes: Sequence[Node], every: Sequence[Node]) -> list[int]:
+    """Return the numbers of these nodes of a net and of those behind them, which read other values then."""
+    found = {node.index for node in nodes}
+    changed: set[str] = set()
+    for node in every:
+        if node.index in found or not changed.isdisjoint(ref.name for ref in node.bottoms):
+            found.add(node.index)
+            changed.update(ref.name for ref in node.tops)
+    return sorted(found)
 
 
 def compute_apart(net: Net) -> None:

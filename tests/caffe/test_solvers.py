@@ -409,3 +409,42 @@ def test_averages_and_early_stopping(solver_file):
     stopped = caffe.get_solver(written("early.prototxt", text.replace("test_interval: 500", early)))
     stopped.step(20)
     assert stopped.iter == 9         # tests at 3, 6 and 9
+
+
+def with_inputs(name):
+    """A solver of three rows a record, with a Flatten; and fresh inputs for it."""
+    text = ('force_backward: true layer { name: "in" type: "Input" top: "x" top: "label" input_param { '
+            'shape { dim: 4 dim: 2 dim: 3 } shape { dim: 4 } } } layer { name: "ip" type: "InnerProduct" '
+            'bottom: "x" top: "ip" inner_product_param { axis: 2 num_output: 2 weight_filler { '
+            'type: "xavier" } } } layer { name: "flat" type: "Flatten" bottom: "ip" top: "flat" } '
+            'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "flat" bottom: "label" top: "loss" }')
+    rest = 'lr_policy: "fixed" max_iter: 20 random_seed: 1 display: 0'
+    solver = caffe.SGDSolver(written(name, f"net_param {{ {text} }} base_lr: 0 {rest}"))
+    return solver, np.random.default_rng(0).normal(size=(2, 4, 2, 3))
+
+
+def test_a_step_leaves_the_gradient_of_an_input():
+    solver, (x, other) = with_inputs("input.prototxt")
+    for values in (x, other):
+        solver.net.blobs["x"].data[...] = values
+        solver.step(1)
+    found = solver.net.blobs["x"].diff.copy()
+    solver.net.forward()
+    solver.net.backward()
+    np.testing.assert_allclose(found, solver.net.blobs["x"].diff, rtol=1e-6)
+    assert np.abs(found).max() > 0.01
+
+
+def test_a_row_of_a_blob_shows_a_step():
+    """Also where the blob is a view itself, as what a Flatten gives is."""
+    solver, (x, other) = with_inputs("input.prototxt")
+    blobs = solver.net.blobs
+    blobs["x"].data[...] = x
+    solver.net.forward()
+    rows = {name: blobs[name].data[1] for name in ("x", "ip", "flat")}
+    before = {name: row.copy() for name, row in rows.items()}
+    blobs["x"].data[...] = other
+    solver.step(1)
+    for name, row in rows.items():
+        np.testing.assert_array_equal(row, blobs[name].data[1])
+        assert (row != before[name]).all()

@@ -363,3 +363,23 @@ def test_parameters_stand_in_the_order_of_the_layer_also_where_shared():
     net = net_of(IMAGES, first, second)
     assert list(net.params["c"]) == ["weight", "bias"]
     assert net.params["c"]["bias"] is net.params["a"]["bias"]
+
+
+def test_arrays_that_are_held_show_a_pass_that_ends_before_their_readers():
+    _, net, steps = pair(*NET)
+    steps.forward()
+    held = {name: steps.array(name) for name in ("ip2", "sum")}
+    steps.value("data").data[...] *= 2
+    steps.forward(end="sum")
+    other = net_of(*NET)
+    other.set_inputs(**images())
+    other.forward(data=2 * images()["data"])
+    for name, array in held.items():
+        np.testing.assert_allclose(array, other.blobs[name].data, rtol=1e-12)
+        assert steps.array(name) is array
+    before = steps.value("ip3").data.copy()
+    net.clear_grads()
+    steps.backward("ip3", "ip3")        # the layer behind has read what its bottom holds now
+    np.testing.assert_array_equal(steps.value("ip3").data, before)
+    seed = steps.gradient("ip3")
+    np.testing.assert_allclose(net.params["ip3"]["weight"].grad, seed.T @ held["sum"].reshape(len(seed), -1))
