@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,6 @@ class ReshapedParameter(Parameter):
         self.backend, self.name = whole.backend, name
         self.kept = self.creator = None
         self.kept_axis, self.output_index = 1, 0
-        self.lr_mult, self.decay_mult = whole.lr_mult, whole.decay_mult
 
     @property
     def whole(self) -> Parameter:
@@ -35,7 +35,7 @@ class ReshapedParameter(Parameter):
 
     @data.setter
     def data(self, value: Any) -> None:
-        self._whole.data = value.reshape(self._whole.shape)
+        self._whole.data = self._fitting(value).reshape(self._whole.shape)
 
     @property
     def requires_grad(self) -> bool:
@@ -45,6 +45,24 @@ class ReshapedParameter(Parameter):
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
         self._whole.requires_grad = value
+
+    @property
+    def lr_mult(self) -> float:
+        """That of `whole`."""
+        return self._whole.lr_mult
+
+    @lr_mult.setter
+    def lr_mult(self, value: float) -> None:
+        self._whole.lr_mult = value
+
+    @property
+    def decay_mult(self) -> float:
+        """That of `whole`."""
+        return self._whole.decay_mult
+
+    @decay_mult.setter
+    def decay_mult(self, value: float) -> None:
+        self._whole.decay_mult = value
 
     @property
     def blocks(self) -> list[Block]:
@@ -64,7 +82,7 @@ class ReshapedParameter(Parameter):
 
     @grad.setter
     def grad(self, value: np.ndarray | None) -> None:
-        self._whole.grad = None if value is None else value.reshape(self._whole.shape)
+        self._whole.grad = None if value is None else self._fitting_grad(value).reshape(self._whole.shape)
 
     def accumulate(self, gradient: Block | Blocks | np.ndarray) -> None:
         """Add to the gradient of `whole`: a Block as it is where both are the same matrix."""
@@ -80,6 +98,9 @@ class ReshapedParameter(Parameter):
     def copy_from(self, other: Parameter) -> None:
         """Copy values, gradient and multipliers from a Parameter of this shape."""
         self._whole.copy_from(whole_of(other))
+
+    def __deepcopy__(self, memo: dict) -> ReshapedParameter:
+        return ReshapedParameter(copy.deepcopy(self._whole, memo), self._shape, self.name)
 
     def share_data(self, other: Parameter) -> None:
         """Hold the very values of a Parameter of this shape."""

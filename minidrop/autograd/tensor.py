@@ -244,7 +244,9 @@ class Parameter(Tensor):
         if value.shape != self.shape:
             raise ShapeError(f"{what}, got {value.shape}")
         with self.backend.active():
-            return self.backend.asarray(value, self.dtype)
+            value = self.backend.asarray(value, self.dtype)
+            is_fit = value.flags.c_contiguous and getattr(value.flags, "writeable", True)
+            return value if is_fit else value.copy()
 
     @property
     def grad(self) -> np.ndarray | None:
@@ -262,11 +264,14 @@ class Parameter(Tensor):
     def grad(self, value: np.ndarray | None) -> None:
         self._dense, self.blocks = None, []
         if value is not None:
-            if getattr(value, "shape", None) != self.shape or isinstance(value, Tensor):
-                raise ShapeError(f"{self.name or 'parameter'}: its gradient is an array of shape "
-                                 f"{self.shape}, got {type(value).__name__} {getattr(value, 'shape', '')}")
-            with self.backend.active():
-                self.blocks = [Block(self.backend.asarray(value, self.dtype))]
+            self.blocks = [Block(self._fitting_grad(value))]
+
+    def _fitting_grad(self, value):
+        if getattr(value, "shape", None) != self.shape or isinstance(value, Tensor):
+            raise ShapeError(f"{self.name or 'parameter'}: its gradient is an array of shape {self.shape}, "
+                             f"got {type(value).__name__} {getattr(value, 'shape', '')}")
+        with self.backend.active():
+            return self.backend.asarray(value, self.dtype)
 
     def dense_grad(self) -> np.ndarray:
         """Return the dense gradient, an array shaped like `data`; zeros before the first backward."""
@@ -315,7 +320,10 @@ class Parameter(Tensor):
 
     def share_data(self, other: Parameter) -> None:
         """Hold the very values of a Parameter of the same shape, dtype and device; gradients stay apart."""
-        self.data = other.data
+        if (self.shape, self.dtype, self.backend) == (other.shape, other.dtype, other.backend):
+            _hold(self, other.data)     # as it is, also where nothing may be written to it
+        else:
+            self.data = other.data
 
     def scale_grad(self, factor: float) -> None:
         """Multiply the gradient by a number."""

@@ -230,6 +230,13 @@ def test_data_that_are_set_take_the_parameters_dtype_and_must_fit():
     held = np.zeros((2, 3), np.float32)
     weight.data = held
     assert weight.data is held
+    fixed = np.arange(6, dtype="f").reshape(2, 3)
+    fixed.flags.writeable = False
+    for value in (np.arange(6, dtype="f").reshape(3, 2).T, np.broadcast_to(np.float32(2), (2, 3)), fixed):
+        weight.data = value             # what the loops cannot write to is copied
+        assert weight.data.flags.c_contiguous and weight.data.flags.writeable
+        np.testing.assert_array_equal(weight.data, value)
+    weight.data = held
     with pytest.raises(ShapeError, match=r"ip.weight: its data are numbers of shape \(2, 3\), got \(3, 2\)"):
         weight.data = np.ones((3, 2))
     for value in ("abc", None, [[1], [2, 3]], np.ones((2, 3), object), np.ma.masked_equal(np.eye(2, 3), 1)):

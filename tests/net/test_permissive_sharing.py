@@ -7,7 +7,7 @@ import pytest
 
 import minidrop as md
 from minidrop.config import parse_net, parse_solver
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, ShapeError
 
 LAYERS = """
 layer { name: "x" type: "MemoryData" top: "x" top: "label"
@@ -82,3 +82,18 @@ def test_what_cannot_be_one():
         make(LAYERS % ('name: "w"', 'name: "w"'))
     with pytest.raises(ConfigError, match=r"'w' has shape \(4, 12\), but is needed as \(4, 3, 2, 2\)"):
         make(SHARED.replace("share_mode: PERMISSIVE", ""))
+
+
+def test_both_are_one_for_whoever_changes_one():
+    params = make(SHARED).net.params
+    whole, other = params["ip"]["weight"], params["conv"]["weight"]
+    other.lr_mult, other.decay_mult = 3.0, 0.5
+    assert (whole.lr_mult, whole.decay_mult) == (3.0, 0.5) == (other.lr_mult, other.decay_mult)
+    for attribute, said in (("data", "its data are numbers"), ("grad", "its gradient is an array")):
+        with pytest.raises(ShapeError, match=rf"^conv.weight: {said} of shape \(4, 3, 2, 2\), got .*4, 12"):
+            setattr(other, attribute, np.ones((4, 12)))
+        setattr(other, attribute, np.full((4, 3, 2, 2), 2.0))
+        assert getattr(whole, attribute).shape == (4, 12) and (getattr(whole, attribute) == 2).all()
+    copied = copy.deepcopy(params)
+    assert copied["conv"]["weight"].whole is copied["ip"]["weight"] is not whole
+    assert copied["two"]["weight"].shape == params["two"]["weight"].shape
