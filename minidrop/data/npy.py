@@ -9,6 +9,8 @@ import numpy as np
 from minidrop.errors import DataError
 
 MAGIC = b"\x93NUMPY"
+MOST_AXES = 32                  # that every NumPy and CuPy takes
+MOST_BYTES = (1 << 63) - 1      # in an array, also one without entries if its other axes had them
 _READERS: dict[bytes, Any] = {b"\1\0": np.lib.format.read_array_header_1_0,
                               b"\2\0": np.lib.format.read_array_header_2_0}
 
@@ -47,6 +49,10 @@ def read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.d
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{name}: expected a .npy file of numbers, got a damaged one ({reason}); make it "
                         "again") from error
+    if len(shape) > MOST_AXES or any(type(n) is not int for n in shape) or (
+            math.prod(abs(n) or 1 for n in shape) * dtype.itemsize > MOST_BYTES):
+        raise DataError(f"{name}: expected the lengths of at most {MOST_AXES} axes, got {str(shape)[:80]}; "
+                        "the file is damaged: make it again")
     if dtype.kind not in "biuf":
         raise DataError(f"{name}: expected a .npy file of numbers, got entries of {dtype}; make it again")
     return shape, is_fortran, dtype

@@ -124,10 +124,12 @@ class Transform:
                                   f"{self.record}, that of the records before cropping, got {mean.shape}; "
                                   "make it of this data with: python scripts/compute_mean.py, or of a "
                                   "database with: minidrop compute_image_mean")
+            with np.errstate(over="ignore"):
+                mean = mean.astype(self.dtype)
             if not np.isfinite(mean).all():
-                raise ConfigError(f"{what}: expected finite numbers, got others; "
+                raise ConfigError(f"{what}: expected finite numbers of {self.dtype}, got others; "
                                   "make it again")
-            return mean.astype(self.dtype)
+            return mean
         channels = self.record[0] if len(self.record) == 3 else 1
         count = len(settings.mean_value)
         if count not in (0, 1, channels):

@@ -277,7 +277,11 @@ class WindowBatches:
         """Return the mean (3, 1, 1), or its middle (3, crop, crop), or None."""
         if mean is None:
             return None
-        mean = np.asarray(mean, self.dtype)
+        with np.errstate(over="ignore"):
+            mean = np.asarray(mean, self.dtype)
+        if not np.isfinite(mean).all():
+            raise ConfigError(f"transform_param: mean_file: expected finite numbers of {self.dtype}, got "
+                              "others; make it again")
         if mean.ndim == 1:
             return mean.reshape(-1, 1, 1)
         if mean.ndim != 3 or mean.shape[0] != 3 or min(mean.shape[1:]) < self.crop:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from minidrop.autograd import Tensor
 from minidrop.config import LayerParameter
 from minidrop.data import Batches, Prefetcher
@@ -108,6 +110,11 @@ class DataLayer(Layer):
             self.transform = Transform(self.config.transform_param, shape, context.dtype, context.phase,
                                        context.seed, self.name, context.config_path, self.is_encoded)
         return self.transform.shape
+
+    @property
+    def mean(self) -> np.ndarray | None:
+        """What it takes off records, before cropping; None if nothing, or if it has none of their shape."""
+        return self.transform.mean if self.transform is not None else None
 
     def skipped(self, rand_skip: int) -> int:
         """Return how many records a rand_skip leaves out: a random number below it, the same in every run of

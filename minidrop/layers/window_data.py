@@ -24,6 +24,7 @@ class WindowData(DataLayer):
     """
 
     tops = (2, 2)
+    mean: np.ndarray | None = None          # whole, of which windows lose the middle
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -39,9 +40,10 @@ class WindowData(DataLayer):
         windows = WindowFile(find_source(settings.source, context.config_path, "text"),
                              decimal(settings.fg_threshold), decimal(settings.bg_threshold))
         size, crop = settings.batch_size, transform.crop_size
+        self.mean = self._mean(transform)
         self.batches = WindowBatches(
             windows, size, crop, settings.fg_fraction, settings.context_pad, settings.crop_mode == "square",
-            transform.mirror, self._mean(transform), decimal(transform.scale), settings.root_folder,
+            transform.mirror, self.mean, decimal(transform.scale), settings.root_folder,
             settings.cache_images, context.seed, self.name, context.dtype)
         self.position = 0
         return [(size, CHANNELS, crop, crop), (size,)]

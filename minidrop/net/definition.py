@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from minidrop.config import LayerParameter, NetConfig, NetParameter, parse_net
 from minidrop.config.load import MAX_BYTES
 from minidrop.data.mean_file import mean_of_settings, packed, unpacked
@@ -42,6 +44,7 @@ def definition_of(net: Net) -> dict[str, str]:
     kept = [node for node in net.graph.nodes if not _judges(node)]
     alone = {ref for node in judges for ref in node.bottoms} - {ref for node in kept for ref in node.bottoms}
     layers = []
+    means: dict[str, np.ndarray] = {}       # that layers take off, by their name
     for node in kept:
         layer = node.config
         if isinstance(node.layer, DataLayer):
@@ -52,11 +55,13 @@ def definition_of(net: Net) -> dict[str, str]:
                 layer.input_param.shape.add(dim=net.graph.shapes[ref])
             if node.config.HasField("transform_param"):
                 layer.transform_param.CopyFrom(node.config.transform_param)
+            if layer.transform_param.mean_file and node.layer.mean is not None:
+                means[node.name] = node.layer.mean
         layers.append((layer, net.config.origins[node.index]))
-    return {DEPLOY: str(_with_means(described(net.config, layers))), DTYPE: net.dtype}
+    return {DEPLOY: str(_with_means(described(net.config, layers), means)), DTYPE: net.dtype}
 
 
-def _with_means(config):
+def _with_means(config, means):
     """Return a description with its means in place of the files that hold them, so that it names none.
 
     Where that cannot be, which is logged, it names the files, and `read_definition` refuses it.
@@ -67,7 +72,9 @@ def _with_means(config):
         for layer in message.layer:
             settings = layer.transform_param
             if settings.mean_file:
-                mean, _ = mean_of_settings(settings, config.path)
+                mean = means.get(layer.name)
+                if mean is None:            # of an Input layer, which reads it for Net.predict alone
+                    mean, _ = mean_of_settings(settings, config.path)
                 settings.mean_data = packed(mean)
                 settings.ClearField("mean_file")
                 if message.ByteSize() > MAX_BYTES // 2:         # of numbers as text, twice as many

@@ -164,18 +164,32 @@ def test_a_mean_file_comes_along(ending, folder):
         found.predict(np.zeros((2, 3, 4, 4), "f"))
 
 
+def test_the_mean_is_the_one_that_the_net_has_trained_with(folder):
+    """Whatever has become of its file since."""
+    mean = np.random.default_rng(1).normal(size=(3, 3, 3)).astype("float32")
+    text = NET.replace("scale: 0.1", 'mean_file: "mean.npy"')
+    np.save("mean.npy", mean)
+    net = md.Net(parse_net(text), device="cpu", seed=1)
+    wanted, x = net.predict(records()[0]), records()[0]
+    for change in (lambda: np.save("mean.npy", mean + 1), lambda: (folder / "mean.npy").unlink()):
+        change()
+        net.save("net.h5")
+        assert md.load("net.h5", device="cpu").predict(x).tobytes() == wanted.tobytes()
+
+
 def test_a_mean_file_that_is_gone_or_too_large(folder, caplog):
     """Weights are saved all the same."""
     np.save("mean.npy", np.ones((3, 3, 3), "f"))
-    net = md.Net(parse_net(NET.replace("scale: 0.1", 'mean_file: "mean.npy"')), device="cpu")
-    (folder / "mean.npy").unlink()
+    settings = 'transform_param { mean_file: "mean.npy" } input_param'
+    text = inputs((2, 3, 3, 3)).replace("input_param", settings) + ip("ip1", "a", 4)
+    (folder / "mean.npy").unlink()      # which an Input layer does not read before it predicts
+    net = net_of(text, dtype="float32")
     net.save("net.h5")
     assert "cannot be loaded by itself (md.load), as it names a mean_file" in caplog.text
     with pytest.raises(SnapshotError, match="names a file .mean_file: 'mean.npy'"):
         md.load("net.h5", device="cpu")
-    assert md.Net(parse_net(NET), device="cpu").load_weights("net.h5").copied
+    assert net_of(text, dtype="float32").load_weights("net.h5").copied
     np.save("mean.npy", np.ones((1, 1000, 1000), "f"))
-    settings = 'transform_param { mean_file: "mean.npy" } input_param'
     text = inputs((2, 1, 1000, 1000)).replace("input_param", settings)
     net_of(text + layer("Reduction", "sum", "a"), dtype="float32").save("large.h5")
     assert "the mean is too large" in caplog.text

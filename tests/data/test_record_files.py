@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from minidrop.data.npy import parse_npy
 from minidrop.data.record_files import Reading, open_records
 from minidrop.errors import DataError
 
@@ -174,3 +175,13 @@ def test_files_that_are_none(tmp_path):
                           ("x.mat", "got another ending"), ("empty", "expected images in the folder")):
         with pytest.raises(DataError, match=message):
             read(tmp_path / name)
+
+
+@pytest.mark.parametrize("shape", ["(True,)", f"({'1, ' * 33})", f"(0, {1 << 70})", f"(0, {1 << 62}, 2)"])
+def test_shapes_that_no_array_has(tmp_path, shape):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    content = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header + bytes(4 * ("0" not in shape))
+    (tmp_path / "x.npy").write_bytes(content)
+    for read_it in (lambda: read(tmp_path / "x.npy"), lambda: parse_npy(content, "x.npy")):
+        with pytest.raises(DataError, match=r"x.npy: expected the lengths of at most 32 axes, got \("):
+            read_it()

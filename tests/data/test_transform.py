@@ -220,6 +220,13 @@ class TestMeanFiles:
         with pytest.raises(ConfigError, match="expected finite numbers"):
             transform_of(f'mean_file: "{mean_file}"')
 
+    def test_numbers_that_are_too_large_for_the_net(self, tmp_path):
+        np.save(tmp_path / "mean.npy", np.full(SHAPE, 1e300))
+        text = f'mean_file: "{tmp_path}/mean.npy"'
+        with pytest.raises(ConfigError, match="expected finite numbers of float32, got others"):
+            transform_of(text)
+        assert transform_of(text, dtype="float64").mean.max() == 1e300
+
     def test_missing(self, tmp_path):
         with pytest.raises(DataError, match="^mean_file 'no.npy': no such file .looked for .*no.npy"):
             transform_of('mean_file: "no.npy"')

@@ -15,7 +15,9 @@ from minidrop.data.binaryproto import write_blob
 from minidrop.data.database_writer import new_database
 from minidrop.data.datum import write_datum, write_encoded
 from minidrop.data.images import encode, resize
+from minidrop.data.mean_file import unpacked
 from minidrop.net import Net
+from minidrop.net.definition import definition_of
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (10, 3, 8, 9), np.uint8)
@@ -293,6 +295,14 @@ class TestWindowData:
         file, value = (self.text(folder, "", mean) for mean in (f'mean_file: "{folder}/mean.binaryproto"',
                                                                 "mean_value: 7"))
         same(*(fed(Net(parse_net(one), device="cpu"), 2) for one in (file, value)))
+        net = Net(parse_net(file), device="cpu")
+        write_blob(folder / "mean.binaryproto", np.full((1, 3, 6, 6), 8.0))
+        definition = parse_net(definition_of(net)["deploy"])
+        mean, = (unpacked(layer.transform_param.mean_data) for layer in definition.message.layer)
+        np.testing.assert_array_equal(mean, np.full((3, 6, 6), 7.0))    # what it trains with
+        write_blob(folder / "mean.binaryproto", np.full((1, 3, 6, 6), 1e300))
+        with pytest.raises(ConfigError, match="mean_file: expected finite numbers of float32"):
+            Net(parse_net(file), device="cpu")
 
     @pytest.mark.parametrize("settings, message", [
         ("context_pad: 3", "window_data_param: context_pad must be less than half of crop_size, 6, got 3"),
