@@ -67,6 +67,11 @@ def build_part(config: NetConfig, context: Context, problems: Problems) -> tuple
 
     blobs = {ref: found for ref, own in graph.shapes.items()
              if (found := part(own, whole.shapes[ref])) is not None}
+    for node in graph.nodes:
+        if node.config.type == "Fill" and node.layer.settings.HasField("first") and (
+                node.tops[0] in blobs and blobs[node.tops[0]].axis == 0):
+            problems.add(node.index, "first is one place of a whole batch, of which each rank has a part; "
+                                     "let axis 0 hold steps")
     states = {(node.name, name): found for node, other in zip(graph.nodes, whole.nodes, strict=True)
               for name, own in node.layer.state_shapes().items()
               if (found := part(own, other.layer.state_shapes()[name])) is not None}

@@ -12,15 +12,19 @@ from minidrop.backend import Backend
 from minidrop.errors import ParallelError
 from minidrop.solver.ranks import Ranks
 
+_OF_A_RANK = "device_id:", "solver_mode:"        # lines of a solver's text
+
 
 def check_description(ranks: Ranks, parts: Mapping[str, object]) -> None:
     """Raise ParallelError, on all ranks, unless all have the same text of each part.
 
-    With other settings the ranks would train each its own way, or wait for each other for ever.
+    With other settings the ranks would train each its own way, or wait for each other for ever. On which
+    device a rank computes is its own affair.
     """
     if ranks.alone:
         return
-    text = "\n".join(f"{name}: {line}" for name, part in parts.items() for line in str(part).splitlines())
+    text = "\n".join(f"{name}: {line}" for name, part in parts.items() for line in str(part).splitlines()
+                     if not line.startswith(_OF_A_RANK))
     digests = ranks.gather(np.frombuffer(_digest(text.encode(errors="surrogatepass")), np.uint8))
     if (digests == digests[0]).all():
         return

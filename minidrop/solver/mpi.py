@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import threading
@@ -22,6 +21,7 @@ _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 _LAUNCHERS = (*_SIZES, "PMIX_RANK")
 STARTING = 60.0                     # seconds that ranks may start one after the other, at least
+_LONGEST_TIMER = 1e8                # seconds, three years; more is no limit, which timers may not take
 _MOST_LATER = 10                    # seconds: rank 0 is the first to say that it waits in vain
 SPINS = 200                         # polls without a pause
 LONGEST_PAUSE = 1e-3                # seconds
@@ -87,9 +87,11 @@ def _interruptible(seconds: float) -> Iterator[None]:
         yield
         return
     numbers = signal.SIGINT, signal.SIGTERM, signal.SIGALRM
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
-    signal.setitimer(signal.ITIMER_REAL, seconds if math.isfinite(seconds) else 0)
+    before: dict[signal.Signals, Any] = {}
     try:
+        for number in numbers:
+            before[number] = signal.signal(number, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds if seconds < _LONGEST_TIMER else 0)
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 
 from minidrop.cli.ranks import PATIENCE
 from minidrop.errors import ParallelError
-from minidrop.solver.mpi import launched_size, world
+from minidrop.solver.mpi import _interruptible, launched_size, world
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120         # no training may take longer
@@ -171,6 +172,18 @@ def test_what_a_launcher_says():
     assert launched_size({}) == 1 and world({}).size == 1
     assert launched_size({"PMI_SIZE": "4"}) == launched_size({"OMPI_COMM_WORLD_SIZE": "4"}) == 4
     assert launched_size({"PMI_SIZE": "x"}) == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no limit of time is set on this system")
+@pytest.mark.parametrize("seconds", [30, 1e20, float("inf"), -1])
+def test_handlers_are_as_before_whatever_the_limit(seconds):
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGALRM
+    before = [signal.getsignal(number) for number in numbers]
+    with suppress(OSError), _interruptible(seconds):         # of a timer that takes no number below 0
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert (signal.getitimer(signal.ITIMER_REAL)[0] > 0) is (seconds == 30)
+    assert [signal.getsignal(number) for number in numbers] == before
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
 def test_without_mpi4py(monkeypatch):

@@ -23,6 +23,13 @@ def test_another_description(settings, options, said):
                                   f"the same files and options"] * 3
 
 
+def test_the_device_of_a_rank_is_its_own_affair():
+    def work(communicator):
+        more = "device_id: 1" if communicator.rank else "solver_mode: CPU"
+        return solver_of(mlp_with("PERIODIC"), more, communicator).settings.device_id
+    assert run_ranks(2, work) == [0, 1]
+
+
 def test_another_net():
     def work(communicator):
         with pytest.raises(ParallelError, match=r"it has .*: dropout_ratio: 0.25; rank 0 has .*: 0.5"):

@@ -227,6 +227,16 @@ def test_nets_that_cannot_be_split(layers, text):
         run_ranks(4, lambda communicator: solver_of(layers, "", communicator))
 
 
+def test_the_first_record_of_a_batch_is_on_one_rank_alone():
+    """A Fill whose axis 0 holds steps has a first step on every rank."""
+    def net(dims):
+        fill = layer("Fill", "cont", "label", more=f"fill_param {{ first: 1 shape {{ {dims} }} }}")
+        return [*mlp(), fill, 'layer { name: "silent" type: "Silence" bottom: "cont" }']
+    with pytest.raises(ConfigError, match=r":\d+:\d+: layer 'cont' .Fill.: first is one place of a whole"):
+        run_ranks(2, lambda one: solver_of(net("dim: 0"), "", one))
+    run_ranks(2, lambda one: solver_of(net("dim: 3 dim: 2"), "", one))
+
+
 def test_what_depends_on_the_number_of_ranks_is_said(caplog):
     norm = layer("BatchNorm", "norm", "ip1")
 
