@@ -5,6 +5,7 @@ import math
 import shlex
 import time
 from contextlib import ExitStack, nullcontext
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,9 @@ def beside(trace: str, solver: Solver) -> str:
     """Return where the timeline of a training goes: that of a resumed one not over what is there."""
     path = Path(trace)
     if solver.iteration and path.exists():      # rank 0 writes: what others see does not matter
-        path = path.with_name(f"{path.stem}_iter_{solver.iteration}{path.suffix}")
+        stem = f"{path.stem}_iter_{solver.iteration}"
+        names = (f"{stem}{more}{path.suffix}" for more in chain([""], (f"_{n}" for n in count(2))))
+        path = next(other for name in names if not (other := path.with_name(name)).exists())
         log.info("%s is there: the timeline goes to %s", trace, path)
     return str(path)
 

@@ -9,6 +9,21 @@ from minidrop.registry import Registry
 # The valid values of a layer's `type`; filled by layers/.
 layer_types: Registry[type] = Registry("layer type", "type")
 
+TYPES_OF_V1 = {
+    "NONE": "", "ABSVAL": "AbsVal", "ACCURACY": "Accuracy", "ARGMAX": "ArgMax", "BNLL": "BNLL",
+    "CONCAT": "Concat", "CONTRASTIVE_LOSS": "ContrastiveLoss", "CONVOLUTION": "Convolution", "DATA": "Data",
+    "DECONVOLUTION": "Deconvolution", "DROPOUT": "Dropout", "DUMMY_DATA": "DummyData", "ELTWISE": "Eltwise",
+    "EUCLIDEAN_LOSS": "EuclideanLoss", "EXP": "Exp", "FLATTEN": "Flatten", "HDF5_DATA": "HDF5Data",
+    "HDF5_OUTPUT": "HDF5Output", "HINGE_LOSS": "HingeLoss", "IM2COL": "Im2col", "IMAGE_DATA": "ImageData",
+    "INFOGAIN_LOSS": "InfogainLoss", "INNER_PRODUCT": "InnerProduct", "LRN": "LRN",
+    "MEMORY_DATA": "MemoryData", "MULTINOMIAL_LOGISTIC_LOSS": "MultinomialLogisticLoss", "MVN": "MVN",
+    "POOLING": "Pooling", "POWER": "Power", "RELU": "ReLU", "SIGMOID": "Sigmoid",
+    "SIGMOID_CROSS_ENTROPY_LOSS": "SigmoidCrossEntropyLoss", "SILENCE": "Silence", "SLICE": "Slice",
+    "SOFTMAX": "Softmax", "SOFTMAX_LOSS": "SoftmaxWithLoss", "SPLIT": "Split", "TANH": "TanH",
+    "THRESHOLD": "Threshold", "WINDOW_DATA": "WindowData",
+}
+"""Today's name of each type of a V1 layer."""
+
 # The fields that a type reads besides the one whose message is named after it.
 _BESIDES = {
     "CRF": ("loss_param",),
@@ -45,6 +60,9 @@ def unknown_v1_type(value: str) -> str:
     if kind := foreign_v1_type(value):
         return unknown_type(kind).replace(repr(kind), value, 1)
     plain = value.replace("_", "").lower()
+    for old, kind in TYPES_OF_V1.items():
+        if kind and plain in (old.replace("_", "").lower(), kind.lower()):
+            return f"'layers' has no type {value}; this form calls it {old}: write type: {old}"
     today = next((kind for kind in layer_types.names() if kind.lower() == plain), "")
     return today and (f"'layers' has no type {value}, which is younger than this form; write layer {{ type: "
                       f"\"{today}\" ... }}, and the other layers in today's form too")

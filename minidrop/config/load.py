@@ -198,6 +198,7 @@ def _read(path):
                 if not start:
                     raise ConfigError(f"{path}: is a pipe that nobody writes to, or that has been read; name "
                                       f"a file, or begin to write first")
+        if hasattr(os, "O_NONBLOCK"):       # also of a terminal, which is no pipe, reading is to wait
             os.set_blocking(file.fileno(), True)
         return start + file.read(MAX_BYTES + 1 - len(start))
 

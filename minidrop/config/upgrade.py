@@ -8,27 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from minidrop.config.check import is_repeated
+from minidrop.config.fields import TYPES_OF_V1
 from minidrop.config.minidrop_pb2 import LayerParameter, NetStateRule, Phase, V1LayerParameter
 from minidrop.config.upgrade_v0 import as_v1
 from minidrop.errors import MOST_MISTAKES, ConfigError
 
 if TYPE_CHECKING:
     from minidrop.config.load import NetConfig, SolverConfig
-
-TYPES_OF_V1 = {
-    "NONE": "", "ABSVAL": "AbsVal", "ACCURACY": "Accuracy", "ARGMAX": "ArgMax", "BNLL": "BNLL",
-    "CONCAT": "Concat", "CONTRASTIVE_LOSS": "ContrastiveLoss", "CONVOLUTION": "Convolution", "DATA": "Data",
-    "DECONVOLUTION": "Deconvolution", "DROPOUT": "Dropout", "DUMMY_DATA": "DummyData", "ELTWISE": "Eltwise",
-    "EUCLIDEAN_LOSS": "EuclideanLoss", "EXP": "Exp", "FLATTEN": "Flatten", "HDF5_DATA": "HDF5Data",
-    "HDF5_OUTPUT": "HDF5Output", "HINGE_LOSS": "HingeLoss", "IM2COL": "Im2col", "IMAGE_DATA": "ImageData",
-    "INFOGAIN_LOSS": "InfogainLoss", "INNER_PRODUCT": "InnerProduct", "LRN": "LRN",
-    "MEMORY_DATA": "MemoryData", "MULTINOMIAL_LOGISTIC_LOSS": "MultinomialLogisticLoss", "MVN": "MVN",
-    "POOLING": "Pooling", "POWER": "Power", "RELU": "ReLU", "SIGMOID": "Sigmoid",
-    "SIGMOID_CROSS_ENTROPY_LOSS": "SigmoidCrossEntropyLoss", "SILENCE": "Silence", "SLICE": "Slice",
-    "SOFTMAX": "Softmax", "SOFTMAX_LOSS": "SoftmaxWithLoss", "SPLIT": "Split", "TANH": "TanH",
-    "THRESHOLD": "Threshold", "WINDOW_DATA": "WindowData",
-}
-"""Today's name of each type of a V1 layer."""
 
 _PHASE = NetStateRule.DESCRIPTOR.fields_by_name["phase"]
 _SOLVERS = {"SGD": "SGD", "NESTEROV": "Nesterov", "ADAGRAD": "AdaGrad", "RMSPROP": "RMSProp",

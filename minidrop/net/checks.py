@@ -19,16 +19,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_AXES = 32              # as in Caffe
 MOST_ENTRIES = 2**46        # per array: 256 TiB of float32, the reach of 48-bit addresses
 JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy", "CRF")
 
 
 def check_sizes(node: Node, tops: dict[BlobRef, tuple[int, ...]]) -> None:
-    """Raise ConfigError if a top, parameter or state of a layer that has been set up fits into no memory."""
+    """Raise ConfigError if a top, parameter or state of a layer that has been set up can be no array."""
     arrays = [(f"top {ref.name!r}", shape) for ref, shape in tops.items()]
     arrays += [(spec.name, spec.shape) for spec in node.layer.parameter_specs()]
     arrays += [(f"the state {name!r}", shape) for name, shape in node.layer.state_shapes().items()]
     for what, shape in arrays:
+        if len(shape) > MOST_AXES:
+            raise ConfigError(f"{what} would have {len(shape)} axes; at most {MOST_AXES} are possible")
         count = math.prod(length for length in shape if length)
         if count > MOST_ENTRIES:
             raise ConfigError(f"{what} of shape {tuple(shape)} would have {count:.3g} entries, which no "

@@ -38,13 +38,12 @@ def endings(settings: SolverParameter) -> tuple[str, ...]:
     return f".solverstate{end}", f".caffemodel{end}"
 
 
-def there(path: str | os.PathLike) -> str | os.PathLike:
+def there(path: str | bytes | os.PathLike) -> str:
     """Return the path of a state, or of minidrop's snapshot of the same name if only that is there."""
-    text = os.fspath(path)
+    text = os.fsdecode(path)
     own = text.removesuffix(".h5").removesuffix(".solverstate") + ".h5"
-    if not isinstance(text, str) or ".solverstate" not in text or os.path.exists(text) or (
-            not os.path.isfile(own)):
-        return path
+    if ".solverstate" not in text or os.path.exists(text) or not os.path.isfile(own):
+        return text
     log.info("%s is not there: going on from %s, the snapshot that minidrop writes in its place", text, own)
     return own
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from minidrop.errors import SnapshotError
 from minidrop.snapshot import Seal, prune, sealed, under_prefix
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,12 @@ class Written:
                           lambda seal: not self.is_foreign(seal)):
             self._losses.pop(path, None)
             for ending in beside:
-                path.with_suffix(ending).unlink(missing_ok=True)
+                other = path.with_suffix(ending)
+                try:
+                    other.unlink(missing_ok=True)
+                except OSError as error:
+                    raise SnapshotError(f"{other}: an old file could not be deleted: "
+                                        f"{error.strerror}") from error
 
     @property
     def best(self) -> Path | None:

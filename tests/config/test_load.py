@@ -150,6 +150,10 @@ def test_decimal_is_needed():
      "\"InnerProduct\" ... }` for `layers { type: INNER_PRODUCT ... }`"),
     ('layers { type: CROP }', "1:16: 'layers' has no type CROP, which is younger than this form; write layer "
      "{ type: \"Crop\" ... }, and the other layers in today's form too"),
+    *((f'layers {{ type: {wrong} }}', f"1:16: 'layers' has no type {wrong}; this form calls it {right}: "
+       f"write type: {right}") for wrong, right in (
+        ("ReLU", "RELU"), ("Convolution", "CONVOLUTION"), ("InnerProduct", "INNER_PRODUCT"),
+        ("SoftmaxWithLoss", "SOFTMAX_LOSS"), ("INNERPRODUCT", "INNER_PRODUCT"))),
     ('layers { type: IMAGE_SEG_DATA }', "1:16: unknown layer type IMAGE_SEG_DATA: it is of a fork of Caffe, "
      "DeepLab (deeplab-public), and minidrop has none; write HDF5Data or Data layers, one of images and one "
      "of labels"),
@@ -383,6 +387,17 @@ def test_a_pipe_is_read_to_its_end_if_someone_writes_to_it(tmp_path):
     writer.start()
     assert load_net(pipe).message == parse_net(NET).message
     writer.join()
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs terminals")
+def test_a_terminal_is_waited_for():
+    master, terminal = os.openpty()
+    writer = threading.Timer(0.05, os.write, (master, NET.encode() + b"\n\4"))
+    writer.start()
+    assert load_net(os.ttyname(terminal)).message == parse_net(NET).message
+    writer.join()
+    os.close(master)
+    os.close(terminal)
 
 
 def test_comments_may_be_in_any_encoding(tmp_path):

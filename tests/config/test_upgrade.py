@@ -5,7 +5,7 @@ from google.protobuf import text_format
 
 from minidrop import Net
 from minidrop.config import NetConfig, NetParameter, layer_types, minidrop_pb2, parse_net, parse_solver
-from minidrop.config.upgrade import TYPES_OF_V1
+from minidrop.config.fields import TYPES_OF_V1
 from minidrop.errors import ConfigError
 
 

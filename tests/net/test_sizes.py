@@ -123,3 +123,10 @@ def test_minus_zero_is_zero():
     found = net(text)
     found.forward()
     np.testing.assert_array_equal(found.blobs["x"].numpy(), [2, 2, 2])
+
+
+@pytest.mark.parametrize("text", ['type: "Fill" fill_param', 'type: "Reshape" reshape_param'])
+def test_more_axes_than_an_array_has(text):
+    one = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 } } }'
+    with pytest.raises(md.ConfigError, match="'many' .*top 'y' would have 33 axes; at most 32 are possible"):
+        net(f'{one} layer {{ name: "many" bottom: "x" top: "y" {text} {{ shape {{ {"dim: 1 " * 33} }} }} }}')

@@ -1,5 +1,7 @@
 """Caffe's solver states: a run goes on from one bit for bit, with every rule; what does not fit."""
 
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -93,6 +95,7 @@ def test_a_state_that_is_not_there_is_the_snapshot_in_its_place(tmp_path, caplog
     with caplog.at_level("INFO", "minidrop"):
         again.restore(tmp_path / "a_iter_2.solverstate.h5")
     assert_same(solver, again)
+    again.restore(os.fsencode(tmp_path / "a_iter_2.solverstate"))
     assert again.last_snapshot == tmp_path / "a_iter_2.h5" and "is not there: going on from" in caplog.text
     with pytest.raises(md.SnapshotError, match="a_iter_3.solverstate: there is no such"):
         again.restore(tmp_path / "a_iter_3.solverstate")

@@ -7,6 +7,7 @@ import pytest
 
 import minidrop as md
 from minidrop.config import parse_solver
+from minidrop.errors import SnapshotError
 from minidrop.snapshot import Snapshot, read_header, read_snapshot, under_prefix, write_snapshot
 from minidrop.solver.written import Written
 
@@ -115,3 +116,10 @@ def test_nothing_is_written_or_restored_that_is_not_finite(tmp_path, value):
     with pytest.raises(md.SnapshotError, match="history/ip/weight/0 is not finite; use an older one"):
         solver.restore(path)
     np.testing.assert_array_equal(parameter.data, whole)
+
+
+def test_an_old_file_of_caffes_that_cannot_be_deleted(tmp_path):
+    fill(tmp_path, {1: 3.0, 2: 1.0, 3: 2.0})
+    (tmp_path / "x_iter_1.caffemodel").mkdir()
+    with pytest.raises(SnapshotError, match="x_iter_1.caffemodel: an old file could not be deleted: "):
+        Written(MINE).prune(tmp_path / "x", 1, tmp_path / "x_iter_3.h5", [".solverstate", ".caffemodel"])
