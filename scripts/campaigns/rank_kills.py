@@ -305,10 +305,12 @@ def restart(task, rng):
     return "went on" if again else "too late"
 
 
-KINDS = {"kill": hit_by(signal.SIGKILL, "was killed by SIGKILL .* iteration"),
+# A rank may be hit in its first iteration.
+WHEN = r"(?:after iteration \d+|before it trained)"
+KINDS = {"kill": hit_by(signal.SIGKILL, f"was killed by SIGKILL .* {WHEN}"),
          "hang": hit_by(signal.SIGSTOP, "did not come within the {} s", TIMEOUT),
          "disk": full_disk, "data": no_data, "signal": stop,
-         "segv": hit_by(signal.SIGSEGV, "was killed by SIGSEGV .* iteration"), "restart": restart}
+         "segv": hit_by(signal.SIGSEGV, f"was killed by SIGSEGV .* {WHEN}"), "restart": restart}
 
 if __name__ == "__main__":
     sys.exit(main())
