@@ -44,15 +44,18 @@ class Products:
             operands.append((a.T if trans_a else a, b.T if trans_b else b, y.copy()))
             return y
 
-        def recording_late(backend, a, b):
-            made = late_product(backend, a, b)
+        def recording_late(backend, a, b, cols=None):
+            made = late_product(backend, a, b, cols)
             if made is not None:
                 operands.append((a.T.copy(), b.copy(), np.empty(made.shape, made.dtype)))
             return made
 
         kind.gemm, kind.late_product = recording, recording_late
-        self.steps.step()
-        kind.gemm, kind.late_product, self.operands = gemm, late_product, operands
+        try:
+            self.steps.step()
+        finally:
+            kind.gemm, kind.late_product = gemm, late_product
+        self.operands = operands
         return sum(2 * a.shape[0] * a.shape[1] * b.shape[1] for a, b, _ in operands)
 
     def run(self, count):
