@@ -13,6 +13,10 @@ CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrom
 """The program, None where there is none."""
 
 
+class PageLeft(AssertionError):
+    """The page has gone while a command for it was under way."""
+
+
 class Browser:
     """One page of a Chromium without a network.
 
@@ -62,6 +66,8 @@ class Browser:
         os.write(self._to, json.dumps(message).encode() + b"\0")
         while (answer := self._read()).get("id") != self._number:
             self._note(answer)
+        if "navigated" in answer.get("error", {}).get("message", ""):
+            raise PageLeft(answer["error"])
         assert "error" not in answer, answer["error"]
         return answer["result"]
 
@@ -80,10 +86,16 @@ class Browser:
     def until(self, expression):
         """Return the value of an expression once it is true."""
         until = time.monotonic() + self._seconds
-        while not (found := self.value(expression)):
+        while True:
+            try:
+                found = self.value(expression)
+            except PageLeft:
+                found = "a page that is left"
+            else:
+                if found:
+                    return found
             assert time.monotonic() < until, f"{expression} is still {found}; the console: {self.said}"
             time.sleep(0.02)
-        return found
 
     def type(self, selector, text):
         """Type into the element of a selector, as from a keyboard."""

@@ -26,7 +26,7 @@ def test_a_word_that_is_typed_is_found(browser, page):
     browser.type("input.md-search__input", "perplexity")
     found = "document.querySelector('.md-search-result__link[href*=\"models/ptb_small.html\"]')"
     browser.until(f"{found} && {found}.querySelector('mark').innerText == 'perplexity'")
-    browser.value(f"{found}.click()")
+    browser.value(f"setTimeout(() => {found}.click())")
     browser.until("location.pathname.endsWith('/models/ptb_small.html') && document.readyState == 'complete'")
     assert "perplexity" in browser.value("document.body.innerText")
     assert browser.said == []
