@@ -1,5 +1,7 @@
 """BufferPool: memory comes back by itself, and never while somebody looks at it."""
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -100,3 +102,15 @@ def test_trim_gives_back_what_is_free_and_nothing_else():
     pool.trim()
     assert pool.bytes_held < 150_000 and (kept == 7).all()
     assert pool.empty((100_000,), np.uint8).ctypes.data != kept.ctypes.data
+
+
+def test_no_python_runs_when_an_array_goes():
+    """A Ctrl-C in a function that is called then would be printed as an exception that is ignored."""
+    pool, called = BufferPool(), []
+    array = pool.empty((1 << 16,), np.float32)
+    sys.setprofile(lambda frame, event, argument: called.append(event) if event == "call" else None)
+    try:
+        del array
+    finally:
+        sys.setprofile(None)
+    assert called == [] and pool.bytes_held == pool.empty((1 << 16,), np.float32).nbytes

@@ -6,6 +6,7 @@ import math
 import os
 import threading
 import weakref
+from collections import deque
 
 import numpy as np
 
@@ -21,7 +22,7 @@ class BufferPool:
     """Provides NumPy arrays over buffers that are reused once no view of them is left.
 
     A view keeps the array that it was made of alive, as the buffers are no arrays, and the weak reference to
-    that array is called when it goes: there is no `release` to forget, and nobody has to look which buffers
+    that array is noted when it goes: there is no `release` to forget, and nobody has to look which buffers
     are free. The one freed last is the next to be used: it may still be in the cache. Sizes are rounded up to
     one of eight steps per power of two (large ones: of 64): shapes that change a little from iteration to
     iteration share buffers.
@@ -31,6 +32,9 @@ class BufferPool:
         self._free: dict[int, list] = {}        # size -> buffers
         self._sizes: list[int] = []             # in ascending order
         self._lent: dict[int, tuple] = {}       # id of a weak reference -> (it, the buffer of its array)
+        # The weak references of arrays that are gone. What is called when they go runs no line of Python: a
+        # Ctrl-C there would be printed, and ignored.
+        self._gone: deque = deque()
         self._lock = threading.Lock()           # two threads must not make room for a size at once
         if hasattr(os, "register_at_fork"):
             pool = weakref.ref(self)        # another thread of the parent may hold it at that moment
@@ -44,19 +48,25 @@ class BufferPool:
             return np.empty(shape, dtype)
         step = 1 << (size.bit_length() - (4 if size < _LARGE else 7))
         room = -(-size // step) * step
+        self._take_back()
         buffer = self._free_one(room)
         if buffer is None:
             buffer = self._new_one(room)
         array: np.ndarray = np.ndarray(shape, dtype, buffer)
-        reference = weakref.ref(array, self._returned)
+        reference = weakref.ref(array, self._gone.append)
         self._lent[id(reference)] = reference, buffer
         return array
 
-    def _returned(self, reference):
-        """Take a buffer back. This may run between any two steps of any thread, so it takes no lock."""
-        _, buffer = self._lent.pop(id(reference), (None, None))
-        if buffer is not None:      # a Ctrl-C has not come before it was lent
-            self._free[len(buffer)].append(buffer)
+    def _take_back(self):
+        """Put the buffers of arrays that are gone among the free ones. Several threads may do so at once."""
+        while self._gone:
+            try:
+                gone = self._gone.popleft()
+            except IndexError:      # another thread has
+                return
+            _, buffer = self._lent.pop(id(gone), (None, None))
+            if buffer is not None:      # no Ctrl-C has come before it was lent
+                self._free[len(buffer)].append(buffer)
 
     def _renew_lock(self):
         self._lock = threading.Lock()
@@ -83,11 +93,13 @@ class BufferPool:
 
     def trim(self) -> None:
         """Drop the unused buffers, so that their memory is freed."""
+        self._take_back()
         for free in list(self._free.values()):
             free.clear()
 
     @property
     def bytes_held(self) -> int:
         """Total size of all buffers, in use or free."""
+        self._take_back()
         return (sum(size * len(free) for size, free in list(self._free.items()))
                 + sum(len(buffer) for _, buffer in list(self._lent.values())))
