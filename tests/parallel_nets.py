@@ -4,6 +4,8 @@ import numpy as np
 from nets import drop, ip, layer
 
 from minidrop.config import parse_solver
+from minidrop.errors import DataError
+from minidrop.functions.linear import Linear
 from minidrop.solver import Solver
 from minidrop.testing.ranks import run_ranks
 
@@ -105,3 +107,23 @@ def assert_same_training(layers, settings="", ranks=(2, 3), **options):
 def mlp_with(kind, groups=0):
     """A perceptron with a drop of one kind behind its first layer."""
     return mlp(drop("drop1", "relu1", kind, top="relu1"))
+
+
+_BACKWARD = Linear.backward
+
+
+def broken(backward, monkeypatch, is_here):
+    """Return `backward` of a net; it fails behind ip2, whose gradients travel, if is_here."""
+    def fail(self, *given):
+        if isinstance(self.inputs[0].creator, Linear):      # ip2
+            return _BACKWARD(self, *given)
+        raise DataError("this rank cannot")
+
+    def run(*given):
+        if is_here:
+            monkeypatch.setattr(Linear, "backward", fail)
+        try:
+            backward(*given)
+        finally:
+            monkeypatch.setattr(Linear, "backward", _BACKWARD)
+    return run

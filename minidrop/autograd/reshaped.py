@@ -12,6 +12,11 @@ from minidrop.autograd.graph import whole_of
 from minidrop.autograd.tensor import Parameter
 
 
+def _that_of_whole(name, doc):
+    return property(lambda self: getattr(self.whole, name),
+                    lambda self, value: setattr(self.whole, name, value), doc=doc)
+
+
 class ReshapedParameter(Parameter):
     """The values and the gradient of the Parameter `whole` in another shape, of as many entries."""
 
@@ -37,32 +42,9 @@ class ReshapedParameter(Parameter):
     def data(self, value: Any) -> None:
         self._whole.data = self._fitting(value).reshape(self._whole.shape)
 
-    @property
-    def requires_grad(self) -> bool:
-        """Whether `whole` is trained."""
-        return self._whole.requires_grad
-
-    @requires_grad.setter
-    def requires_grad(self, value: bool) -> None:
-        self._whole.requires_grad = value
-
-    @property
-    def lr_mult(self) -> float:
-        """That of `whole`."""
-        return self._whole.lr_mult
-
-    @lr_mult.setter
-    def lr_mult(self, value: float) -> None:
-        self._whole.lr_mult = value
-
-    @property
-    def decay_mult(self) -> float:
-        """That of `whole`."""
-        return self._whole.decay_mult
-
-    @decay_mult.setter
-    def decay_mult(self, value: float) -> None:
-        self._whole.decay_mult = value
+    requires_grad = _that_of_whole("requires_grad", "Whether `whole` is trained.")
+    lr_mult = _that_of_whole("lr_mult", "That of `whole`.")
+    decay_mult = _that_of_whole("decay_mult", "That of `whole`.")
 
     @property
     def blocks(self) -> list[Block]:

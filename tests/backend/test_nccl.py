@@ -174,11 +174,9 @@ def test_a_training(linked_cuda, kind, settings):
 
 def test_a_backward_pass_that_fails_on_one_rank(linked_cuda, monkeypatch):
     """Buckets that others wait to begin are given up in their turn, and training can go on."""
-    from parallel_nets import mlp_with, solver_of
+    from parallel_nets import broken, mlp_with, solver_of
 
     from minidrop.errors import DataError
-    from minidrop.functions.linear import Linear
-    own = Linear.backward
 
     def work(communicator):
         fake, link = linked(communicator)
@@ -187,18 +185,7 @@ def test_a_backward_pass_that_fails_on_one_rank(linked_cuda, monkeypatch):
                                           DeviceEngine(solver.ranks, link))
         backward = solver.net.backward
 
-        def broken(*given):
-            def fail(self, *more):
-                if isinstance(self.inputs[0].creator, Linear):      # ip2, whose gradients travel
-                    return own(self, *more)
-                raise DataError("this rank cannot")
-            if communicator.rank:
-                monkeypatch.setattr(Linear, "backward", fail)
-            try:
-                backward(*given)
-            finally:
-                monkeypatch.setattr(Linear, "backward", own)
-        solver.net.backward = broken
+        solver.net.backward = broken(backward, monkeypatch, communicator.rank == 1)
         with pytest.raises(DataError, match="rank 1: .*this rank cannot"):
             solver.step()
         solver.net.backward = backward
