@@ -139,7 +139,8 @@ def _check_shape(function, tensor, gradient):
 
 def whole_of(tensor: Any) -> Any:
     """Return the tensor itself; of a ReshapedParameter the Parameter whose array it shares."""
-    return getattr(tensor, "whole", tensor)
+    # Asked of the class: what a tensor lacks it looks for among all names, to say which was meant.
+    return tensor.whole if hasattr(type(tensor), "whole") else tensor
 
 
 def _readers(seeds):

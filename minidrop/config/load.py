@@ -139,14 +139,10 @@ def is_text(raw: bytes) -> bool:
 
     Its comments, from # to the end of a line, may be in any encoding.
     """
+    if any(byte in raw for byte in range(32) if byte not in b"\t\n\v\f\r"):
+        return False
     raw = raw.removeprefix(b"\xef\xbb\xbf")
-    try:
-        raw[:MAX_BYTES].decode("utf-8")
-    except UnicodeDecodeError as error:
-        if error.start < min(len(raw), MAX_BYTES) - 4 and (
-                _NO_CHARACTER.search(_with_readable_comments(raw[:MAX_BYTES - 4]))):
-            return False
-    return not any(byte in raw for byte in range(32) if byte not in b"\t\n\v\f\r")
+    return not _NO_CHARACTER.search(_with_readable_comments(raw)[:-3])      # the last may be cut off
 
 
 def read_text(path: str) -> str:

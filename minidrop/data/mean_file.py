@@ -44,6 +44,15 @@ def mean_of_settings(settings: Message, config_path: str | None) -> tuple[np.nda
     return None
 
 
+def finite(mean: np.ndarray, dtype: np.dtype | str, what: str) -> np.ndarray:
+    """Return a mean in the dtype that it is taken off in. Raises ConfigError for a NaN or infinity in it."""
+    with np.errstate(over="ignore"):
+        mean = np.asarray(mean, dtype)
+    if not np.isfinite(mean).all():
+        raise ConfigError(f"{what}: expected finite numbers of {dtype}, got others; make it again")
+    return mean
+
+
 def packed(mean: np.ndarray) -> str:
     """Return a mean as text for mean_data: float64 as such, all others as float32."""
     file = io.BytesIO()

@@ -8,7 +8,7 @@ import numpy as np
 from google.protobuf.message import Message
 
 from minidrop.config import decimal
-from minidrop.data.mean_file import mean_of_settings
+from minidrop.data.mean_file import finite, mean_of_settings
 from minidrop.errors import ConfigError, DataError
 from minidrop.rng import stream_key
 
@@ -124,12 +124,7 @@ class Transform:
                                   f"{self.record}, that of the records before cropping, got {mean.shape}; "
                                   "make it of this data with: python scripts/compute_mean.py, or of a "
                                   "database with: minidrop compute_image_mean")
-            with np.errstate(over="ignore"):
-                mean = mean.astype(self.dtype)
-            if not np.isfinite(mean).all():
-                raise ConfigError(f"{what}: expected finite numbers of {self.dtype}, got others; "
-                                  "make it again")
-            return mean
+            return finite(mean, self.dtype, what)
         channels = self.record[0] if len(self.record) == 3 else 1
         count = len(settings.mean_value)
         if count not in (0, 1, channels):

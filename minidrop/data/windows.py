@@ -15,6 +15,7 @@ import numpy as np
 from minidrop.data.image_list import read_list_file
 from minidrop.data.images import decode, read_image_file, resize
 from minidrop.data.limits import raised
+from minidrop.data.mean_file import finite
 from minidrop.errors import ConfigError, DataError
 from minidrop.rng import generator
 
@@ -277,20 +278,16 @@ class WindowBatches:
         """Return the mean (3, 1, 1), or its middle (3, crop, crop), or None."""
         if mean is None:
             return None
-        with np.errstate(over="ignore"):
-            mean = np.asarray(mean, self.dtype)
-        if not np.isfinite(mean).all():
-            raise ConfigError(f"transform_param: mean_file: expected finite numbers of {self.dtype}, got "
-                              "others; make it again")
+        mean = finite(mean, self.dtype, "transform_param: the mean")
         if mean.ndim == 1:
             return mean.reshape(-1, 1, 1)
         if mean.ndim != 3 or mean.shape[0] != 3 or min(mean.shape[1:]) < self.crop:
-            raise ConfigError(f"transform_param: mean_file: expected a mean of 3 channels and at least "
+            raise ConfigError(f"transform_param: the mean: expected a mean of 3 channels and at least "
                               f"{self.crop} x {self.crop}, got the shape {mean.shape}; make it of the images "
                               "that the windows are in")
         # Caffe takes the distance from the left edge for both axes.
         begin = (mean.shape[2] - self.crop) // 2
         if begin + self.crop > mean.shape[1]:
-            raise ConfigError(f"transform_param: mean_file: expected a square mean, got the shape "
+            raise ConfigError(f"transform_param: the mean: expected a square mean, got the shape "
                               f"{mean.shape}; scale it")
         return mean[:, begin:begin + self.crop, begin:begin + self.crop]

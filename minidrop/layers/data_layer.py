@@ -19,8 +19,6 @@ from minidrop.patterns.part import Part
 from minidrop.rng import generator
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from minidrop.data.batches import BatchSource
     from minidrop.data.records import Records
 

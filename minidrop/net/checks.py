@@ -7,6 +7,7 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
+from minidrop.data.binaryproto import MOST_AXES
 from minidrop.data.hdf5_output import place_of
 from minidrop.errors import MOST_MISTAKES, ConfigError
 from minidrop.layers import DataLayer
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_AXES = 32              # as in Caffe
 MOST_ENTRIES = 2**46        # per array: 256 TiB of float32, the reach of 48-bit addresses
 JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy", "CRF")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from minidrop.config import LayerParameter, NetConfig, NetParameter, parse_net
 from minidrop.config.load import MAX_BYTES
-from minidrop.data.mean_file import mean_of_settings, packed, unpacked
+from minidrop.data.mean_file import mean_of_settings, packed
 from minidrop.errors import ConfigError, DataError, SnapshotError
 from minidrop.layers import DataLayer
 from minidrop.layers.lambda_function import Judging, Lambda
@@ -125,10 +125,10 @@ def read_definition(path: str | os.PathLike) -> tuple[NetConfig, str]:
 
 def _check_mean(layer: LayerParameter) -> None:
     """Raise ConfigError or DataError for a mean_data that cannot be that of an Input layer's records."""
-    if not layer.transform_param.mean_data:
+    found = mean_of_settings(layer.transform_param, None)
+    if found is None:
         return
-    shape = unpacked(layer.transform_param.mean_data).shape
-    mean_of_settings(layer.transform_param, None)
+    shape = found[0].shape
     wanted = tuple(layer.input_param.shape[0].dim[1:]) if layer.input_param.shape else ()
     if len(shape) != len(wanted) or shape[:1] != wanted[:1] or any(
             a < b for a, b in zip(shape, wanted, strict=True)):

@@ -109,8 +109,8 @@ class Layerwise:
     def gradient(self, name: str) -> Any:
         """Return the array of the gradient of a blob: what `backward` left, or what it begins with.
 
-        It may be written to. Before any pass backward, and after a pass of the net itself, which keeps none,
-        it is the loss_weight of a loss, otherwise zeros.
+        It may be written to. Before any pass backward, and after one of the net itself whose gradients
+        `give_gradients` has not brought, it is the loss_weight of a loss, otherwise zeros.
         """
         shape, found = self.shape(name), self._gradients.get(name)
         if found is None or found.shape != shape:

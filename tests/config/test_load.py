@@ -406,6 +406,8 @@ def test_comments_may_be_in_any_encoding(tmp_path):
     path.write_bytes(text.encode("gbk"))
     assert load_net(path).message == parse_net('name: "a # b" layer { name: "x" }').message
     assert is_text(path.read_bytes()) and not is_text(b"\x0a\x02" + path.read_bytes())
+    latin = b"# \xe9t\xe9\n" + b" " * 8 + "\u7387".encode()
+    assert all(is_text(latin[:end]) for end in range(len(latin) + 1))   # perhaps within a character
     path.write_bytes(text.replace("a #", "\u7387").encode("gbk"))
     with pytest.raises(ConfigError, match=r"net.prototxt:2:8: byte 0xc2 is not UTF-8 text"):
         load_net(path)

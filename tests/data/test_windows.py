@@ -158,7 +158,7 @@ class TestBatches:
                                               ".* has none; change fg_fraction or fg_threshold"):
             self.batches(tmp_path, HEAD + "1\n1 0 0 0 5 5\n")
         for mean in (np.zeros((3, 5, 9)), np.zeros((1, 9, 9)), np.zeros((3, 7, 20))):
-            with pytest.raises(ConfigError, match="transform_param: mean_file: expected a "):
+            with pytest.raises(ConfigError, match="transform_param: the mean: expected a "):
                 self.batches(tmp_path, mean=mean)
         outside = self.batches(tmp_path, HEAD + "1\n1 0 0 0 30 5\n", fg_fraction=0)
         with pytest.raises(DataError,

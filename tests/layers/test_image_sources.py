@@ -301,7 +301,7 @@ class TestWindowData:
         mean, = (unpacked(layer.transform_param.mean_data) for layer in definition.message.layer)
         np.testing.assert_array_equal(mean, np.full((3, 6, 6), 7.0))    # what it trains with
         write_blob(folder / "mean.binaryproto", np.full((1, 3, 6, 6), 1e300))
-        with pytest.raises(ConfigError, match="mean_file: expected finite numbers of float32"):
+        with pytest.raises(ConfigError, match="the mean: expected finite numbers of float32"):
             Net(parse_net(file), device="cpu")
 
     @pytest.mark.parametrize("settings, message", [
