@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
-
-_PAUSE = 1e-4       # seconds between two looks at a request
 
 
 class Request(Protocol):
@@ -79,8 +76,7 @@ class Alone:
         return array[None]
 
     def wait(self, request: Request) -> None:
-        while not request.Test():
-            time.sleep(_PAUSE)
+        pass
 
     def abort(self) -> NoReturn:
         sys.exit(1)

@@ -194,7 +194,9 @@ class _Passes:
             if part < self.size - 1:
                 net.backward(self.last)
             else:
-                for function in [*([self.debug.forward] if self.debug else []), *self.solver.after_forward]:
+                if self.debug:
+                    self.debug.forward()
+                for function in self.solver.after_forward:
                     function()
             self.loss += sum(loss * weight for loss, weight in zip(losses, weights, strict=True)) / self.size
         return True

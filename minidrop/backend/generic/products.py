@@ -40,11 +40,10 @@ class Products(Arrays):
     def gemms_of(self, makers: Sequence[Callable[[], Any]], terms: int) -> list:
         """Return [gemm(*make()) for make in makers]; they may run at once.
 
-        One that makes a `Late` has it returned. terms: how many products of two numbers there are, about.
+        A `Late` product that one makes is returned as it is. terms: how many products of two numbers there
+        are, about.
         """
-        made = [make() for make in makers]
-        results = self.gemms(one for one in made if not isinstance(one, Late))
-        return [one if isinstance(one, Late) else next(results) for one in made]
+        return list(self.gemms(make() for make in makers))
 
     def late_product(self, a: Any, b: Any, cols: Kept | None = None) -> Late | None:
         """Return a^T b as a `Late` where the update can use the factors, None where it is better computed.
