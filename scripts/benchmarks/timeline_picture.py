@@ -18,6 +18,9 @@ import tempfile
 from pathlib import Path
 from statistics import median_low
 
+from minidrop.apps.charts import ticks
+from minidrop.apps.markup import Markup, element
+
 ITERATIONS = 40
 WIDTH, LEFT, BAR, ROW = 400, 4, 22, 26
 COLOURS = {"forward": "c1", "backward": "c2", "update": "c3", "reduce": "c4"}
@@ -114,34 +117,39 @@ def picture(parts):
     scale = (WIDTH - 2 * LEFT) / end
     body, y = [], 20
 
-    def bar(part, name, begin, last, y):
-        width = max(0.6, (last - begin) * scale)
-        return (f'<rect class="{COLOURS[part]}" x="{LEFT + begin * scale:.1f}" y="{y}" width="{width:.1f}" '
-                f'height="{BAR}"><title>{name}: {last - begin:.2f} ms</title></rect>')
+    def words_at(x, y, *said):
+        body.append(element("text", *said, x=f"{x:.1f}", y=y))
+
+    def bar(part, name, begin, last, y, height=BAR):
+        body.append(element("rect", element("title", f"{name}: {last - begin:.2f} ms"), class_=COLOURS[part],
+                            x=f"{LEFT + begin * scale:.1f}", y=y, height=height,
+                            width=f"{max(0.6, (last - begin) * scale):.1f}"))
+
     for rank, spans in sorted(parts.items()):
-        body.append(f'<text x="{LEFT}" y="{y}">rank {rank}</text>')
+        words_at(LEFT, y, f"rank {rank}")
         y += 6
-        body += [bar(*span, y) for span in spans if span[0] != "reduce"]
+        travels = sorted((span for span in spans if span[0] == "reduce"), key=lambda span: span[2])
+        for span in spans:
+            if span[0] != "reduce":
+                bar(*span, y)
         y += ROW
-        for number, span in enumerate(sorted((span for span in spans if span[0] == "reduce"),
-                                             key=lambda span: span[2])):
-            body.append(bar(*span, y + number * ROW // 2).replace(f'height="{BAR}"', f'height="{BAR // 2}"'))
-        y += ROW // 2 * sum(span[0] == "reduce" for span in spans) + 26
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000) if end / step <= 6)
-    body.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - LEFT}" y1="{y - 14}" y2="{y - 14}"/>')
-    for tick in range(0, int(end) + 1, step):
-        body.append(f'<text x="{LEFT + tick * scale:.1f}" y="{y + 4}">{tick}{"" if tick else " ms"}</text>')
+        for number, span in enumerate(travels):
+            bar(*span, y + number * ROW // 2, BAR // 2)
+        y += ROW // 2 * len(travels) + 26
+    body.append(element("line", class_="axis", x1=LEFT, x2=WIDTH - LEFT, y1=y - 14, y2=y - 14))
+    for tick in ticks(0, end):
+        words_at(LEFT + tick * scale, y + 4, f"{tick:g}{'' if tick else ' ms'}")
     y += 28
     x = LEFT
     for part, name in (("forward", "forward"), ("backward", "backward"), ("update", "update"),
                        ("reduce", "bucket travels")):
-        body.append(f'<rect class="{COLOURS[part]}" x="{x}" y="{y - 12}" width="12" height="12"/>'
-                    f'<text x="{x + 17}" y="{y}">{name}</text>')
+        body.append(element("rect", class_=COLOURS[part], x=x, y=y - 12, width=12, height=12))
+        words_at(x + 17, y, name)
         x += 33 + 7.2 * len(name)
-    lines = "\n".join(body)
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 10}" role="img"><title>one '
-            f'iteration of {len(parts)} ranks: what each computes, and its buckets of gradients on their way'
-            f'</title><style>{STYLE}</style>\n{lines}\n</svg>\n')
+    title = f"one iteration of {len(parts)} ranks: what each computes, and its gradients on their way"
+    return element("svg", element("title", title), element("style", Markup(STYLE)), Markup("\n"),
+                   Markup("\n".join(body)), Markup("\n"), xmlns="http://www.w3.org/2000/svg",
+                   viewBox=f"0 0 {WIDTH} {y + 10}", role="img") + "\n"
 
 
 if __name__ == "__main__":
