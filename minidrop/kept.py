@@ -145,27 +145,16 @@ class Kept:
 
     @cached_property
     def run_ends(self) -> tuple[np.ndarray, np.ndarray]:
-        """(begins, ends) of the runs of a regular set, int64 (runs,): begins[r] .. ends[r] - 1 are kept.
-
-        Raises ValueError for any other set.
-        """
+        """(begins, ends) of the runs of neighbours, int64 (runs,): begins[r] .. ends[r] - 1 are kept."""
         if self.regular is None:
-            raise ValueError(f"{self} is not regular, so that its runs are not known")
-        start, step, width = self.regular
-        begins = np.arange(start, self.total if self.count else start, step)
-        ends = np.minimum(begins + width, self.total)
-        begins = np.maximum(begins, 0)
-        begins.flags.writeable = ends.flags.writeable = False
-        return begins, ends
-
-    @cached_property
-    def stretches(self) -> tuple[np.ndarray, np.ndarray]:
-        """(begins, ends) of the runs of neighbours, as `run_ends`, but of a set of either form."""
-        if self.regular is not None:
-            return self.run_ends
-        gaps = np.flatnonzero(np.diff(self.indices) > 1)
-        begins = self.indices[np.append(0, gaps + 1)[:self.count]]
-        ends = self.indices[np.append(gaps, self.count - 1)[:self.count]] + 1
+            gaps = np.flatnonzero(np.diff(self.indices) > 1)
+            begins = self.indices[np.append(0, gaps + 1)[:self.count]]
+            ends = self.indices[np.append(gaps, self.count - 1)[:self.count]] + 1
+        else:
+            start, step, width = self.regular
+            begins = np.arange(start, self.total if self.count else start, step)
+            ends = np.minimum(begins + width, self.total)
+            begins = np.maximum(begins, 0)
         begins.flags.writeable = ends.flags.writeable = False
         return begins, ends
 

@@ -104,9 +104,11 @@ def test_impossible_indices(indices):
         Kept.of(indices, 4)
 
 
-def test_only_a_regular_set_has_runs():
-    with pytest.raises(ValueError, match=r"^Kept\(3 of 4\) is not regular"):
-        assert Kept.of([0, 1, 3], 4).run_ends
+@pytest.mark.parametrize("indices", [[], [0], [3], [0, 1, 3], [0, 2, 3], [1, 2], [0, 1, 2, 3]])
+def test_runs_of_a_list(indices):
+    begins, ends = Kept.of(indices, 4).run_ends
+    assert [i for run in zip(begins, ends, strict=True) for i in range(*run)] == indices
+    assert (ends[:-1] < begins[1:]).all()
 
 
 def test_sets_do_not_change():

@@ -51,20 +51,6 @@ def lay_out(x: Any, n: Any, c: Any, channels: Any, top: Any, layout: Any, plane:
 
 
 @jit
-def pack_turned(W: Any, panels: Any, first: Any, last: Any) -> None:
-    """panels[j, (o, k), r] = W[o, j rows + r, entries - 1 - k], 0 beyond its channels; as `cpu_thin.pack`."""
-    outputs, channels, entries = W.shape
-    for j in range(first, last):
-        there = min(panels.shape[2], channels - j * panels.shape[2])
-        panels[j, :, there:] = 0
-        for o in range(outputs):
-            own = W[o, j * panels.shape[2]:]
-            for r in range(there):
-                for k in range(entries):
-                    panels[j, o * entries + k, r] = own[r, entries - 1 - k]
-
-
-@jit
 def _multiply(laid: Any, offsets: Any, weights: Any, vectors: Any, sums: Any, zero: Any, rows: Any,
               lanes: Any) -> None:
     """sums[r, q] = the sum of weights[k, r] laid[offsets[k] + q] over k; q as many as `vectors` have."""

@@ -105,7 +105,7 @@ def windows(images=16):
     for kernels, name, work in (
             (("gather_windows, put_outputs, swap_inner", "convolve_bands"), "to 64: forward",
              lambda on: on.convolve(x, W, b, window, out)),
-            (("scatter_windows, output_rows", "pack_turned, weight_gradient"), "to 64: gradients",
+            (("scatter_windows, output_rows", "weight_gradient"), "to 64: gradients",
              lambda on: on.convolve_gradients(x, W, out, window, gx)),
             (("convolve_planes", "convolve_bands"), "channels alone: forward",
              lambda on: on.convolve_each(x, each, window, out)),

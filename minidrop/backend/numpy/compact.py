@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from minidrop.backend.generic import Backend
-from minidrop.backend.late import Late
 from minidrop.backend.numpy import thin
 from minidrop.kept import Kept
 from minidrop.kernels import threads
@@ -19,7 +18,7 @@ LEAST_RUN = 4               # neighbours, on average: each run is copied by whol
 _HEIGHTS = {512: 12, 256: 6}        # rows of a block, of one or two vectors
 
 
-class KeptWeight(Late):
+class KeptWeight:
     """W[rows, cols], for `gemm` as the second operand: first transposed, then as it is."""
 
     __slots__ = ("backend", "W", "rows", "cols", "shape", "dtype", "panels")
@@ -40,20 +39,20 @@ class KeptWeight(Late):
     def _forward(self, x, y):
         from minidrop.kernels.cpu_compact import multiply_kept
         (height, *columns), wide = self._forms(len(x))
-        xt = self._transposed(x, columns[0] * columns[1])
+        xt = thin.packed(self.backend, x, columns[0] * columns[1], True)
         count = -(-self.shape[1] // wide)
         # An odd number of lines from one panel to the next: rows of all panels fit into the cache at once.
         self.panels = self.backend.empty((count, self.shape[0] | 1, wide), self.dtype)
         threads.by_rows(multiply_kept, -(-self.shape[0] // height), y.size * self.shape[1] // 8, self.W,
-                        self.rows.indices, *self.cols.stretches, xt, self.panels, y, self.dtype.type(0),
-                        _form(height, *columns))
+                        self.rows.indices, *self.cols.run_ends, xt, self.panels, y, self.dtype.type(0),
+                        thin.as_types(height, *columns))
 
     def _backward(self, gy, gx):
         from minidrop.kernels.cpu_compact import multiply_panels
         form = thin.form_of(len(gy), self.dtype)
-        gyt = self._transposed(gy, form[0])
+        gyt = thin.packed(self.backend, gy, form[0], True)
         threads.by_rows(multiply_panels, len(self.panels), gx.size * self.shape[0] // 8, gyt, self.panels, gx,
-                        self.dtype.type(0), _form(*form))
+                        self.dtype.type(0), thin.as_types(*form))
         self.panels = None
 
     def _forms(self, samples):
@@ -64,20 +63,10 @@ class KeptWeight(Late):
         _, count, numbers = thin.form_of(samples, self.dtype)
         return (_HEIGHTS[vectors.BITS], 2 if two else 1, lanes), count * numbers
 
-    def _transposed(self, x, width):
-        from minidrop.kernels.cpu_thin import pack
-        panels = self.backend.empty((-(-len(x) // width), x.shape[1], width), x.dtype)
-        threads.by_rows(pack, len(panels), 4 * x.size, x, True, panels)
-        return panels
-
-
-def _form(*lengths):
-    return tuple((None,) * length for length in lengths)
-
 
 def has_long_runs(kept: Kept | None) -> bool:
     """Whether a kept set, None for all, has runs of neighbours that are copied by vectors without loss."""
-    return kept is None or kept.count >= LEAST_RUN * len(kept.stretches[0])
+    return kept is None or kept.count >= LEAST_RUN * len(kept.run_ends[0])
 
 
 class CompactProducts(Backend):

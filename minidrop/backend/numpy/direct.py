@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minidrop.backend.numpy.thin import as_types, packed
 from minidrop.backend.window import Window
 from minidrop.kernels import threads
 
@@ -97,15 +98,8 @@ def image_gradient(backend: Any, W: np.ndarray, gy: np.ndarray, window: Window, 
 
     window: what `turned` makes of that of W.
     """
-    from minidrop.kernels import cpu_direct
     groups, outputs, channels, entries = W.shape
-    if groups == 1:
-        height = _heights(channels)[0]
-        panels = backend.empty((1, -(-channels // height), outputs * entries, height), W.dtype)
-        threads.by_rows(cpu_direct.pack_turned, panels.shape[1], 4 * W.size, W[0], panels[0])
-    else:
-        turned = W[..., ::-1].swapaxes(1, 2).reshape(groups, channels, outputs * entries)
-        panels = _panels(backend, turned)
+    panels = _panels(backend, W[..., ::-1].swapaxes(1, 2).reshape(groups, channels, outputs * entries))
     _convolve(backend, gy, panels, channels, outputs, None, window, gx, o, c)
 
 
@@ -125,7 +119,7 @@ def _convolve(backend, x, panels, outputs, channels, b, window, y, c, o, relu=Fa
     layout = _layout(x.shape[3], window, y.shape[3], band)
     bias = np.zeros(groups * outputs, dtype) if b is None else np.ascontiguousarray(b)
     bias = bias.reshape(groups, outputs)
-    form = tuple((None,) * length for length in (*_heights(outputs), lanes))
+    form = as_types(*_heights(outputs), lanes)
     offsets = layout.offsets(channels)
 
     def some(first, last):
@@ -141,14 +135,11 @@ def _convolve(backend, x, panels, outputs, channels, b, window, y, c, o, relu=Fa
 
 def _panels(backend, W):
     """Return W (groups, outputs, taps) as (groups, blocks, taps, rows of a block)."""
-    from minidrop.kernels.cpu_thin import pack
     groups, outputs, depth = W.shape
     height = _heights(outputs)[0]
     blocks = -(-outputs // height)
     if groups == 1:
-        panels = backend.empty((blocks, depth, height), W.dtype)
-        threads.by_rows(pack, blocks, 4 * W.size, W[0], True, panels)
-        return panels[None]
+        return packed(backend, W[0], height, True)[None]
     rows = np.zeros((groups, blocks * height, depth), W.dtype)
     rows[:, :outputs] = W
     return np.ascontiguousarray(rows.reshape(groups, blocks, height, depth).swapaxes(2, 3))
@@ -163,7 +154,7 @@ def weight_gradient(backend: Any, x: np.ndarray, gy: np.ndarray, window: Window,
     entries, lanes, zero = window.entries, lanes_of(x.dtype), x.dtype.type(0)
     wide, deep = min(channels, _CHANNELS), min(outputs, _CHANNELS)
     gradient = _WeightGradient(x, gy, window, wide, -(-deep // height) * height, taps)
-    form = ((None,) * height, (None,) * taps, (None,) * lanes)
+    form = as_types(height, taps, lanes)
     squares = [(k, i) for k in range(0, outputs, deep) for i in range(0, channels, wide)]
     found = backend.zeros((len(parts), len(squares), gradient.rows, gradient.offsets.size), x.dtype)
 
@@ -194,7 +185,7 @@ def each_weight_gradient(backend: Any, x: np.ndarray, gy: np.ndarray, window: Wi
     from minidrop.kernels import cpu_direct
     lanes = lanes_of(x.dtype)
     gradient = _WeightGradient(x, gy, window, 1, 1, _TAPS_ALONE)
-    form = ((None,), (None,) * _TAPS_ALONE, (None,) * lanes)
+    form = as_types(1, _TAPS_ALONE, lanes)
     gW = np.zeros((gy.shape[1], gradient.offsets.size), x.dtype)
 
     def some(first, last):

@@ -9,6 +9,7 @@ import numpy as np
 
 from minidrop.backend.generic import Backend
 from minidrop.backend.late import Late
+from minidrop.backend.numpy import thin
 from minidrop.backend.numpy.compact import has_long_runs
 from minidrop.kept import Kept
 from minidrop.kernels import threads
@@ -33,14 +34,9 @@ class LateProduct(Late):
 
     def __init__(self, backend: Backend, a: np.ndarray, b: np.ndarray, form: tuple):
         self.shape, self.dtype, self.backend = (a.shape[1], b.shape[1]), a.dtype, backend
-        self.zero, self.form = a.dtype.type(0), tuple((None,) * length for length in form)
-        self.a, self.b = self._packed(a, form[0]), self._packed(b, form[1] * form[2])
-
-    def _packed(self, x, width):
-        from minidrop.kernels.cpu_thin import pack
-        panels = self.backend.empty((-(-x.shape[1] // width), x.shape[0], width), x.dtype)
-        threads.by_rows(pack, len(panels), 2 * x.size, x, False, panels)
-        return panels
+        self.zero, self.form = a.dtype.type(0), thin.as_types(*form)
+        self.a = thin.packed(backend, a, form[0], False)
+        self.b = thin.packed(backend, b, form[1] * form[2], False)
 
     def array(self) -> np.ndarray:
         from minidrop.kernels.cpu_late import TILE, write_product

@@ -29,17 +29,29 @@ def form_of(rows: int, dtype: np.dtype) -> tuple | None:
     return height, count, lanes
 
 
+def packed(backend: Backend, x: np.ndarray, width: int, transpose: bool) -> np.ndarray:
+    """Return x, or x^T, in panels of `width` columns each, see `cpu_thin.pack`."""
+    from minidrop.kernels.cpu_thin import pack
+    depth, columns = x.shape[::-1] if transpose else x.shape
+    panels = backend.empty((-(-columns // width), depth, width), x.dtype)
+    threads.by_rows(pack, len(panels), 4 * x.size, x, transpose, panels)
+    return panels
+
+
+def as_types(*lengths: int) -> tuple:
+    """Return a tuple as long as each number: what is compiled for lengths takes them from types."""
+    return tuple((None,) * length for length in lengths)
+
+
 class Packed:
     """op(W) in panels for `thin_gemm`; `shape` and `size` are those of W."""
 
     def __init__(self, backend: Backend, W: np.ndarray, transpose: bool, form: tuple):
-        from minidrop.kernels.cpu_thin import pack
         self.shape, self.size, self.transpose = W.shape, W.size, transpose
         self.depth, self.columns = W.shape[::-1] if transpose else W.shape
         self.height, width = form[0], form[1] * form[2]
-        self.form = tuple((None,) * length for length in form)
-        self.panels = backend.empty((-(-self.columns // width), self.depth, width), W.dtype)
-        threads.by_rows(pack, self.panels.shape[0], 4 * W.size, W, transpose, self.panels)
+        self.form = as_types(*form)
+        self.panels = packed(backend, W, width, transpose)
 
 
 class ThinProducts(Backend):

@@ -73,7 +73,7 @@ class Updates(Generic):
             return None
         rows, columns = W.shape
         parts = [(one.a, one.b, _all(rows) if block.rows is None else block.rows.places,
-                  *(_whole(columns) if block.cols is None else block.cols.stretches))
+                  *(_whole(columns) if block.cols is None else block.cols.run_ends))
                  for one, block in zip(late, blocks, strict=True)]
         missing = (1 << (len(parts) - 1).bit_length()) - len(parts)     # as in `_columnwise`
         parts += [(*parts[0][:2], _none(rows), *parts[0][3:])] * missing
@@ -125,8 +125,8 @@ def _all(count):
 
 @lru_cache(maxsize=64)
 def _whole(count):
-    """Return the `stretches` of all of an axis."""
-    return Kept.all(count).stretches
+    """Return the `run_ends` of all of an axis."""
+    return Kept.all(count).run_ends
 
 
 def _columnwise(parts):
