@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from minidrop.kernels.cpu import inside, jit
-from minidrop.kernels.taps import add_dots, add_taps
+from minidrop.kernels.taps import add_dots, add_places, add_taps
+from minidrop.kernels.vectors import transpose_square
+
+LINES = 16
 
 
 @jit
@@ -110,37 +113,107 @@ def convolve_bands(x: np.ndarray, c: Any, channels: Any, layout: Any, offsets: A
 
 
 @jit
-def weight_gradient(x: np.ndarray, c: Any, channels: Any, layout: Any, offsets: Any, gy: np.ndarray, o: Any,
-                    outputs: Any, flat: Any, gW: Any, laid: Any, g: Any, zero: Any, form: Any, first: Any,
-                    last: Any) -> None:
-    """gW[k, t] += the sum over bands first .. last - 1 of gy[o + k] times what tap t reads of c and the next.
+def put_columns(gy: Any, n: Any, images: Any, o: Any, outputs: Any, first: Any, count: Any, out: Any,
+                zero: Any, lanes: Any) -> None:
+    """out[i, q, k] = gy[n + i, o + k, first + q], 0 for k >= outputs; gy (N, O, places)."""
+    square = len(lanes)
+    for i in range(images):
+        for k in range(0, out.shape[2], square):
+            there, q = min(square, outputs - k), 0
+            if there == square:
+                source, to = gy[n + i, o + k:, first:], out[i, :, k:]
+                while q + square <= count:
+                    transpose_square(source[:, q:].ctypes.data, gy.shape[2], to[q:].ctypes.data, out.shape[2],
+                                     zero, lanes)
+                    q += square
+            for rest in range(q, count):
+                for r in range(square):
+                    out[i, rest, k + r] = gy[n + i, o + k + r, first + rest] if r < there else zero
 
-    layout: as for `convolve_bands`, flat: that of gy, with the same pitch; gW, offsets: as many rows and
-    columns as blocks have; laid, g: zeros, room for some bands of x and of gy, (bands, numbers).
+
+@jit
+def _add_panel(laid: Any, offsets: Any, pitch: Any, g: Any, gW: Any, column: Any, images: Any, lines: Any,
+               places: Any, zero: Any, form: Any) -> None:
+    """gW[t, column + v] += what `add_places` says, v < the vectors and numbers of `form`; t: all offsets."""
+    for t in range(0, offsets.size, len(form[0])):
+        add_places(laid.ctypes.data, offsets[t:].ctypes.data, pitch, laid.shape[1], g.ctypes.data,
+                   gW[t, column:].ctypes.data, gW.shape[1], images, lines, places, zero, form)
+
+
+@jit
+def weight_gradient(x: np.ndarray, c: Any, channels: Any, layout: Any, offsets: Any, gy: np.ndarray, o: Any,
+                    outputs: Any, panels: Any, gW: Any, laid: Any, g: Any, zero: Any, form: Any, first: Any,
+                    last: Any) -> None:
+    """gW[t, k] += the sum over bands first .. last - 1 of what tap t reads, from c on, times gy[o + k].
+
+    layout: as for `convolve_bands`; panels: of how many vectors of outputs each; gW, offsets: as many rows as
+    blocks have; laid, g: room for some bands of x, (bands, numbers), and for one panel of theirs of gy.
     """
     lines, pitch, band = layout[3:]
-    bands, height, width, size = -(-gy.shape[2] // band), len(form[0]), len(form[2]), g.itemsize
-    vectors = -(-((band - 1) * pitch + gy.shape[3]) // width)
-    row = max(vectors * width, band * pitch)
-    for begin in range(first, last, laid.shape[0]):
-        count = min(laid.shape[0], last - begin)
-        for i in range(count):
-            n, top = (begin + i) // bands, (begin + i) % bands * band
-            lay_out(x, n, c, channels, top, layout, lines * pitch, laid[i])
-            lay_out(gy, n, o, outputs, top, flat, row, g[i])
-        for block in range(gW.shape[0] // height):
-            for t in range(0, offsets.size, len(form[1])):
-                add_dots(g.ctypes.data + block * height * row * size, row, g.shape[1], laid.ctypes.data,
-                         laid.shape[1], offsets[t:].ctypes.data,
-                         gW.ctypes.data + (block * height * offsets.size + t) * size, offsets.size, count,
-                         vectors, zero, form)
+    places, bands = gy.shape[3], -(-gy.shape[2] // band)
+    planes = gy.reshape(gy.shape[0], gy.shape[1], gy.shape[2] * places)
+    for begin in range(first, last, len(laid)):
+        images, n, top = min(len(laid), last - begin), begin // bands, begin % bands * band
+        here, column = min(band, gy.shape[2] - top), 0
+        for i in range(images):
+            lay_out(x, n + i, c, channels, top, layout, lines * pitch, laid[i])
+        for vectors in panels:
+            width = vectors * len(form[1])
+            own = g[:images * here * places * width].reshape(images, here * places, width)
+            put_columns(planes, n, images, o + column, outputs - column, top * places, here * places, own,
+                        zero, form[1])
+            if vectors == 3:
+                _add_panel(laid, offsets, pitch, own, gW, column, images, here, places, zero,
+                           (form[0], (None, None, None), form[1]))
+            elif vectors == 2:
+                _add_panel(laid, offsets, pitch, own, gW, column, images, here, places, zero,
+                           (form[0], (None, None), form[1]))
+            else:
+                _add_panel(laid, offsets, pitch, own, gW, column, images, here, places, zero,
+                           (form[0], (None,), form[1]))
+            column += width
+
+
+@jit
+def add_squares(found: Any, squares: Any, gW: Any, first: Any, last: Any) -> None:
+    """gW[k + r, t + s] = the sum over parts of found[part, i, s, r], for squares i = (k, t, rows, columns).
+
+    first .. last - 1: lines of LINES rows, of all squares in turn.
+    """
+    lines = -(-found.shape[3] // LINES)
+    for unit in range(first, last):
+        square, begin = unit // lines, unit % lines * LINES
+        k, t, rows, columns = squares[square]
+        for start in range(0, columns, LINES):
+            for r in range(begin, min(rows, begin + LINES)):
+                to = gW[k + r, t + start:t + min(columns, start + LINES)]
+                to[:] = 0
+                for part in range(len(found)):
+                    own = found[part, square, start:, r]
+                    for s in range(to.size):
+                        to[s] += own[s]
 
 
 @jit
 def each_weight_gradient(x: np.ndarray, layout: Any, offsets: Any, gy: np.ndarray, flat: Any, gW: Any,
                          laid: Any, g: Any, zero: Any, form: Any, first: Any, last: Any) -> None:
-    """`weight_gradient` for outputs first .. last - 1, of all images; each reads one channel of x."""
-    factor, units = gy.shape[1] // x.shape[1], len(x) * -(-gy.shape[2] // layout[5])
-    for o in range(first, last):
-        weight_gradient(x, o // factor, 1, layout, offsets, gy, o, 1, flat, gW[o:o + 1], laid, g, zero, form,
-                        0, units)
+    """gW[k, t] = the sum over all bands of gy[k] times what tap t reads of its channel, first <= k < last.
+
+    layout: as for `convolve_bands`, flat: that of gy, with the same pitch; laid, g: zeros, room for some
+    bands of x and of gy, (bands, numbers). Places between the lines are multiplied by zeros.
+    """
+    lines, pitch, band = layout[3:]
+    factor, bands, width = gy.shape[1] // x.shape[1], -(-gy.shape[2] // band), len(form[2])
+    vectors = -(-((band - 1) * pitch + gy.shape[3]) // width)
+    row, units = max(vectors * width, band * pitch), len(x) * bands
+    for k in range(first, last):
+        for begin in range(0, units, len(laid)):
+            count = min(len(laid), units - begin)
+            for i in range(count):
+                n, top = (begin + i) // bands, (begin + i) % bands * band
+                lay_out(x, n, k // factor, 1, top, layout, lines * pitch, laid[i])
+                lay_out(gy, n, k, 1, top, flat, row, g[i])
+            for t in range(0, offsets.size, len(form[1])):
+                add_dots(g.ctypes.data, row, g.shape[1], laid.ctypes.data, laid.shape[1],
+                         offsets[t:].ctypes.data, gW[k, t:].ctypes.data, offsets.size, count, vectors, zero,
+                         form)

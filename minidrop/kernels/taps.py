@@ -38,6 +38,13 @@ def _vector(builder, vector, pointer, place, size):
     return builder.load(builder.bitcast(at_place(builder, pointer, place), vector.as_pointer()), align=size)
 
 
+def _everywhere(builder, vector, pointer):
+    """Return a vector of the number at `pointer`."""
+    undefined, places = ir.Constant(vector, ir.Undefined), ir.VectorType(_LANE, vector.count)
+    one = builder.insert_element(undefined, builder.load(pointer), _LANE(0))
+    return builder.shuffle_vector(one, undefined, ir.Constant(places, [0] * vector.count))
+
+
 @intrinsic
 def add_taps(context: Any, x: Any, offsets: Any, weights: Any, apart: Any, y: Any, stride: Any, depth: Any,
              zero: Any, form: Any) -> Any:
@@ -56,8 +63,6 @@ def add_taps(context: Any, x: Any, offsets: Any, weights: Any, apart: Any, y: An
         offsets, apart = builder.inttoptr(args[1], _WORD.as_pointer()), args[3]
         stride, depth = args[5:7]
         fma = multiply_add(builder.module, vector)
-        undefined, everywhere = ir.Constant(vector, ir.Undefined), ir.Constant(
-            ir.VectorType(_LANE, width), [0] * width)
 
         before, k, end = _loop(builder, depth, "k")
         sums = [[builder.phi(vector) for _ in range(vectors)] for _ in range(rows)]
@@ -66,8 +71,7 @@ def add_taps(context: Any, x: Any, offsets: Any, weights: Any, apart: Any, y: An
         weights = at_place(builder, weights, builder.mul(k, apart))
         added = []
         for r in range(rows):
-            one = builder.insert_element(undefined, builder.load(at_place(builder, weights, r)), _LANE(0))
-            factor = builder.shuffle_vector(one, undefined, everywhere)
+            factor = _everywhere(builder, vector, at_place(builder, weights, r))
             added.append([builder.call(fma, [factor, numbers[v], sums[r][v]]) for v in range(vectors)])
         last = end()
         for r in range(rows):
@@ -77,6 +81,66 @@ def add_taps(context: Any, x: Any, offsets: Any, weights: Any, apart: Any, y: An
                 sums[r][v].add_incoming(added[r][v], last)
                 place = builder.bitcast(at_place(builder, row, v * width), vector.as_pointer())
                 builder.store(added[r][v], place, align=size)
+        return context.get_dummy_value()
+
+    return signature, code
+
+
+@intrinsic
+def add_places(context: Any, x: Any, offsets: Any, line: Any, x_image: Any, g: Any, y: Any, stride: Any,
+               images: Any, lines: Any, places: Any, zero: Any, form: Any) -> Any:
+    """y[t, v] += the sum over images, lines r and places q of x[offsets[t] + r line + q] g[(r, q), v].
+
+    Of each image x begins x_image numbers further; g: (images, lines, places, a row of y), without gaps; all
+    counts >= 1; other arguments as those of `add_taps`; form: taps, vectors in a row, numbers in a vector.
+    All sums stay in registers until the end.
+    """
+    taps, vectors, width = (len(one) for one in form.types)
+    columns = vectors * width
+    signature = types.void(*[types.intp] * 10, zero, form)
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        real, size = context.get_value_type(zero), zero.bitwidth // 8
+        vector = ir.VectorType(real, width)
+        x, g, y = (builder.inttoptr(args[i], real.as_pointer()) for i in (0, 4, 5))
+        offsets, (line, x_image) = builder.inttoptr(args[1], _WORD.as_pointer()), args[2:4]
+        stride, images, lines, places = args[6:10]
+        fma = multiply_add(builder.module, vector)
+        starts = [builder.load(at_place(builder, offsets, t)) for t in range(taps)]
+        nothing = ir.Constant(vector, [0.0] * width)
+        loops: list[Any] = []
+        outer: Any = [[nothing] * vectors] * taps
+        for count, name in ((images, "image"), (lines, "line"), (places, "q")):
+            loop = _loop(builder, count, name)
+            sums = [[builder.phi(vector) for _ in range(vectors)] for _ in range(taps)]
+            for t in range(taps):
+                for v in range(vectors):
+                    sums[t][v].add_incoming(outer[t][v], loop[0])
+            outer = sums
+            loops.append((loop, sums))
+            if name == "line":
+                image, row = (one[0][1] for one in loops)
+                begin = builder.add(builder.mul(image, x_image), builder.mul(row, line))
+                reads = [at_place(builder, x, builder.add(start, begin)) for start in starts]
+                first = builder.mul(builder.add(builder.mul(image, lines), row), places)
+        q = loops[-1][0][1]
+        row = at_place(builder, g, builder.mul(builder.add(first, q), ir.Constant(_WORD, columns)))
+        numbers = [_vector(builder, vector, row, v * width, size) for v in range(vectors)]
+        added = []
+        for t in range(taps):
+            factor = _everywhere(builder, vector, at_place(builder, reads[t], q))
+            added.append([builder.call(fma, [factor, numbers[v], sums[t][v]]) for v in range(vectors)])
+        for (_, _, end), sums in reversed(loops):
+            last = end()
+            for t in range(taps):
+                for v in range(vectors):
+                    sums[t][v].add_incoming(added[t][v], last)
+        for t in range(taps):
+            to = at_place(builder, y, builder.mul(stride, ir.Constant(_WORD, t)))
+            for v in range(vectors):
+                total = builder.fadd(_vector(builder, vector, to, v * width, size), added[t][v])
+                place = builder.bitcast(at_place(builder, to, v * width), vector.as_pointer())
+                builder.store(total, place, align=size)
         return context.get_dummy_value()
 
     return signature, code

@@ -124,6 +124,42 @@ def add_products(context: Any, a: Any, a_row: Any, a_step: Any, panel: Any, y: A
 
 
 @intrinsic
+def transpose_square(context: Any, source: Any, apart: Any, to: Any, stride: Any, zero: Any,
+                     lanes: Any) -> Any:
+    """to[j, i] = source[i, j], as many rows and columns as the tuple `lanes` is long.
+
+    source, to: addresses; apart, stride: of their rows; zero: a number of their type.
+    """
+    width = len(lanes.types)
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        real, lane = context.get_value_type(zero), ir.IntType(32)
+        vector, size = ir.VectorType(real, width), zero.bitwidth // 8
+        source, to = (builder.inttoptr(args[i], real.as_pointer()) for i in (0, 2))
+
+        def place(start, step, i):
+            row = at_place(builder, start, builder.mul(step, ir.Constant(_WORD, i)))
+            return builder.bitcast(row, vector.as_pointer())
+
+        rows = [builder.load(place(source, args[1], i), align=size) for i in range(width)]
+        far = 1
+        while far < width:      # rows i and i + far exchange the entries that differ in this bit
+            upper = [j if not j & far else width + j - far for j in range(width)]
+            lower = [j + far if not j & far else width + j for j in range(width)]
+            masks = [ir.Constant(ir.VectorType(lane, width), mask) for mask in (upper, lower)]
+            for i in range(width):
+                if not i & far:
+                    pair = rows[i], rows[i + far]
+                    rows[i], rows[i + far] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+            far *= 2
+        for i in range(width):
+            builder.store(rows[i], place(to, args[3], i), align=size)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp, types.intp, zero, lanes), code
+
+
+@intrinsic
 def copy_vector(context: Any, source: Any, to: Any, zero: Any, lanes: Any) -> Any:
     """Copy as many numbers as the tuple `lanes` is long from one address to another."""
     width = len(lanes.types)

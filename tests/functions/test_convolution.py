@@ -254,23 +254,33 @@ IN_PLACE = pytest.mark.skipif(not vectors.BITS, reason="needs AVX2 with FMA, or 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @in_turn("outputs", [1, 3, 8, 13])
 @in_turn("channels", [1, 7])
-@in_turn("lines, places", [(1, 40), (9, 7), (13, 31)])
-def test_every_remainder_of_blocks_bands_and_vectors(outputs, channels, lines, places, dtype, monkeypatch):
-    """Bands of two lines, squares of 5 channels: against the generic methods."""
-    window = Window((3, 5), (1, 1), (1, 2), (1, 1))
+@in_turn("lines, columns, window", [
+    (1, 40, Window((3, 5), (1, 1), (1, 2), (1, 1))), (9, 7, Window((3, 5), (1, 1), (1, 2), (1, 1))),
+    (13, 31, Window((3, 5), (1, 1), (1, 2), (1, 1))), (14, 19, Window((3, 5), (2, 3), (1, 2), (1, 1))),
+    (11, 20, Window((1, 2), (3, 2), (0, 1), (1, 1))), (6, 9, Window((2, 1), (1, 2), (3, 2), (1, 1))),
+    (12, 9, Window((2, 3), (1, 2), (0, 0), (3, 1)))])
+def test_every_remainder_of_blocks_bands_and_vectors(outputs, channels, lines, columns, window, dtype,
+                                                     monkeypatch):
+    """Whole images, and bands of two lines with squares of 5 channels: against the generic methods."""
     x, W, b, gy = (numbers(*shape).astype(dtype) for shape in (
-        (3, channels, lines, places), (outputs, channels, 3, 5), (outputs,), (3, outputs, lines, places)))
-    monkeypatch.setattr(direct, "_bands", lambda *given: (min(2, given[2]), -(-given[2] // 2)))
-    monkeypatch.setattr(direct, "_CHANNELS", 5)
+        (3, channels, lines, columns), (outputs, channels, *window.size), (outputs,),
+        (3, outputs, *window.places((lines, columns)))))
     monkeypatch.setattr(direct, "_LEAST_SHARE", 0)
-    found = []
-    for backend in (get_backend("cpu"), Backend()):
+    monkeypatch.setattr(direct, "_FEW_CHANNELS", 0)
+    assert direct.phases(window) is not None
+
+    def results(backend):
         y, gx = np.full(gy.shape, np.nan, dtype), np.full(x.shape, np.nan, dtype)
         backend.convolve(x, W, b, window, y, relu=True, scale=1.5)
-        found.append([y, backend.convolve_gradients(x, W, gy, window, gx), gx])
-    bound = 1e-4 if dtype == "float32" else 1e-11
-    for got, expected in zip(*found, strict=True):
-        np.testing.assert_allclose(got, expected, rtol=bound, atol=bound)
+        return y, backend.convolve_gradients(x, W, gy, window, gx), gx
+
+    expected, bound = results(Backend()), 1e-4 if dtype == "float32" else 1e-11
+    for in_bands in (False, True):
+        if in_bands:
+            monkeypatch.setattr(direct, "_bands", lambda *given: (min(2, given[2]), -(-given[2] // 2)))
+            monkeypatch.setattr(direct, "_SQUARE", 5)
+        for got, wanted in zip(results(get_backend("cpu")), expected, strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=bound, atol=bound)
 
 
 @IN_PLACE
@@ -289,6 +299,25 @@ def test_what_is_not_finite_stays_in_its_image_and_channel():
     each = np.empty_like(x)
     get_backend("cpu").convolve_each(x, numbers(4, 1, 3, 3), window, each)
     assert np.isfinite(each[:, [0, 1, 3]]).all()
+
+
+@in_turn("size, stride, pad", [(3, 2, 1), (2, 3, 1), (1, 2, 0), (5, 4, 3), (7, 3, 2), (4, 1, 2)])
+def test_phases_of_a_window_name_every_entry_that_reaches_a_line(size, stride, pad):
+    """Each pair of a line and an entry once, at the place p with line = p stride + entry - pad."""
+    found = set()
+    for phase in direct.phases(Window.of((size, size), stride, pad)):
+        entries, turned = range(size)[phase.entries[0]], phase.window
+        for m in range(6 if turned else 0):
+            for j in range(turned.size[0]):         # W is turned round: its last entry first
+                place = m + j - turned.pad[0]
+                found.add((phase.first[0] + m * stride, entries[::-1][j], place))
+    expected = {(place * stride + entry - pad, entry, place)
+                for place in range(-9, 30) for entry in range(size)}
+    assert found == {one for one in expected if 0 <= one[0] < 6 * stride}
+
+
+def test_a_stride_with_holes_has_no_phases():
+    assert direct.phases(Window.of((3, 3), stride=2, dilation=2)) is None
 
 
 @IN_PLACE
@@ -313,4 +342,4 @@ def test_layers_of_common_nets_are_convolved_where_they_are():
         return direct.suits(np.empty((1, channels, side, side), dtype), window, window.places((side, side)))
     assert suits(3, 32, 5, pad=2) and suits(16, 28, 3, pad=1) and suits(3, 227, 11, stride=4)
     assert suits(64, 7, 3, pad=1, dtype="d")
-    assert not suits(512, 7, 7) and not suits(256, 28, 1) and not suits(4, 28, 3, dtype="i8")
+    assert not suits(512, 7, 7) and not suits(4, 28, 3, dtype="i8")

@@ -117,13 +117,15 @@ def counts_direct(direct, found, patch):
         function = getattr(direct, name)
 
         def counting(*arguments):
-            found.append(size(*arguments))
-            return function(*arguments)
+            result = function(*arguments)
+            if result is not False:     # nothing done
+                found.append(size(*arguments))
+            return result
         patch.setattr(direct, name, counting)
 
     note("convolve", lambda backend, x, W, b, window, y, *_: len(x) * W.size * y[0, 0].size)
     note("image_gradient", lambda backend, W, gy, *_: len(gy) * W.size * gy[0, 0].size)
-    note("weight_gradient", lambda backend, x, gy, window, c, channels, o, outputs, _:
+    note("weight_gradient", lambda backend, x, gy, window, c, channels, o, outputs:
          len(x) * channels * outputs * window.entries * gy[0, 0].size)
     note("each_weight_gradient", lambda backend, x, gy, window: gy.size * window.entries)
 

@@ -5,7 +5,6 @@ Each part of a batch has a core, with BLAS on one thread, and buffers of its own
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -45,9 +44,9 @@ class Convolutions(Generic):
             super().convolve(x, W, b, window, out, channels, outs, relu, scale)
             return
         x, out, window = _as_images(x), _as_images(out), _as_window(window)
-        if direct.suits(x, window, out.shape[2:]):
+        if not window.is_point and direct.suits(x, window, out.shape[2:]):
             c, o = (bounds[0] if bounds else 0 for bounds in (channels, outs))
-            direct.convolve(self, x, _in_groups(W, 1), b, window, out, c, o, relu, scale)
+            direct.convolve(self, x, _in_groups(W, 1, window), b, window, out, c, o, relu, scale)
             return
         work = _Convolution(self, x.shape, out.shape, len(W), W.dtype, window, channels, outs)
         bias = np.zeros(len(W), W.dtype) if b is None else np.ascontiguousarray(b)
@@ -70,15 +69,12 @@ class Convolutions(Generic):
         shape = (x if gx is None else gx).shape
         work = _Convolution(self, shape, gy.shape, len(W), W.dtype, window, channels, outs)
         gW = None
-        turned = None if gx is None else direct.turned(window)
-        if gx is not None and turned is not None and direct.suits(gy, turned, gx.shape[2:]):
-            direct.image_gradient(self, _in_groups(W, 1), gy, turned, gx, work.c, work.o)
+        if gx is not None and not window.is_point and direct.image_gradient(
+                self, _in_groups(W, 1, window), gy, window, gx, work.c, work.o):
             gx = None
-        if wanted and direct.suits(x, window, gy.shape[2:]):
-            gW = direct.weight_gradient(self, x, gy, window, work.c, work.channels, work.o, work.outputs,
-                                        work.parts(True))
-            # Places between the lines are multiplied by zeros: a NaN there is none of the gradient.
-            wanted = not np.isfinite(gW).all()
+        if wanted and not window.is_point and direct.suits(x, window, gy.shape[2:]):
+            gW = direct.weight_gradient(self, x, gy, window, work.c, work.channels, work.o, work.outputs)
+            wanted = False
         if gx is None and not wanted:
             return gW
         parts = work.parts(wanted)
@@ -104,8 +100,9 @@ class Convolutions(Generic):
             return
         from minidrop.kernels import cpu_conv
         x, out, planes = _as_images(x), _as_images(out), out.shape[0] * out.shape[1]
-        if direct.suits(x, _as_window(window), out.shape[2:]):
-            direct.convolve(self, x, _in_groups(W, x.shape[1]), None, _as_window(window), out, 0, 0)
+        own = _as_window(window)
+        if not own.is_point and direct.suits(x, own, out.shape[2:]):
+            direct.convolve(self, x, _in_groups(W, x.shape[1], own), None, own, out, 0, 0)
             return
         threads.by_rows(cpu_conv.convolve_planes, planes, out.size * window.entries, x, *_filters(W, window),
                         out)
@@ -118,9 +115,9 @@ class Convolutions(Generic):
         from minidrop.kernels import cpu_conv
         weights, *numbers = _filters(W, window)
         gy, gx, planes = _as_images(gy), _as_images(gx), gx.shape[0] * gx.shape[1]
-        turned = direct.turned(_as_window(window))
-        if turned is not None and direct.suits(gy, turned, gx.shape[2:]):
-            direct.image_gradient(self, _in_groups(W, gx.shape[1]), gy, turned, gx, 0, 0)
+        own = _as_window(window)
+        if not own.is_point and direct.image_gradient(self, _in_groups(W, gx.shape[1], own), gy, own, gx, 0,
+                                                      0):
             return
         threads.by_rows(cpu_conv.spread_planes, planes, gy.size * window.entries, weights, gy, *numbers,
                         gx)
@@ -130,9 +127,10 @@ class Convolutions(Generic):
             return super().convolve_each_weight_gradient(x, gy, window)
         from minidrop.kernels import cpu_conv
         x, gy = _as_images(x), _as_images(gy)
-        if direct.suits(x, _as_window(window), gy.shape[2:]):
+        if not window.is_point and direct.suits(x, _as_window(window), gy.shape[2:]):
             gW = direct.each_weight_gradient(self, x, gy, _as_window(window))
-            if np.isfinite(gW).all():       # else see convolve_gradients
+            # Places between the lines are multiplied by zeros: a NaN there is none of the gradient.
+            if np.isfinite(gW).all():
                 return gW
         gW = np.empty((gy.shape[1], window.entries), x.dtype)
         threads.by_rows(cpu_conv.plane_weights, len(gW), gy.size * window.entries, x, gy, *_numbers(window),
@@ -166,9 +164,9 @@ def _filters(W, window):
     return np.ascontiguousarray(W).reshape(len(W), window.entries), *_numbers(window)
 
 
-def _in_groups(W, groups):
-    """Return filters (O, C, *size) as (groups, O / groups, C, entries)."""
-    return np.ascontiguousarray(W).reshape(groups, len(W) // groups, W.shape[1], math.prod(W.shape[2:]))
+def _in_groups(W, groups, window):
+    """Return filters (O, C, ...) as (groups, O / groups, C, *size)."""
+    return np.ascontiguousarray(W).reshape(groups, len(W) // groups, W.shape[1], *window.size)
 
 
 class _Convolution:

@@ -16,14 +16,17 @@ from minidrop.backend.window import Window
 from minidrop.kernels import threads
 
 # How many rows stay in registers, with three vectors of places each, and how many do for the last ones; for
-# the gradient of weights so many rows and taps. It is what the 32 registers of AVX-512, the 16 of AVX2 hold.
+# the gradient of weights so many taps, with up to three vectors of outputs. It is what the 32 registers of
+# AVX-512, the 16 of AVX2 hold.
 _ROWS = {512: (8, 4), 256: (4, 2)}
-_DOTS = {512: (4, 6), 256: (4, 3)}
+_PRODUCT_TAPS = {512: 8, 256: 4}
 _TAPS_ALONE = 9             # of a gradient of one row
 _BAND_BYTES = 3 << 17       # of a band that is laid out: within the second cache
 _LEAST_UNITS = 8            # so many can be shared between cores
 _LEAST_SHARE = 0.4          # of a vector's places that are wanted
-_CHANNELS = 64              # of x and of gy whose weights' gradients are computed at once
+_SQUARE = 128               # channels of x and of gy whose weights' gradients are computed at once
+_FEW_CHANNELS = 8
+_LEAST_PLACES = 340         # that the gradient of the weights is added up over before parts of a batch are
 
 
 class Layout(NamedTuple):
@@ -62,16 +65,44 @@ def _layout(width: int, window: Window, places: int, band: int) -> Layout:
     return Layout(numbers, np.array(entries), len(phases) * lines * pitch)
 
 
-def turned(window: Window) -> Window | None:
-    """Return the window that reads the places' gradient for that of the image, None if there is none.
+class Phase(NamedTuple):
+    """Every stride-th line and column of an image's gradient: a convolution of the places' gradient.
 
-    Its entries are those of `window` from its end. (With a stride there are several, each of few entries: no
-    faster than products.)
+    first: where they begin; entries: the entries of W that reach them, on each axis; window: those of W,
+    turned round, None where there are none.
     """
-    pad = tuple(r - 1 - p for r, p in zip(window.reach, window.pad, strict=True))
-    if any(s != 1 for s in window.stride) or min(pad) < 0:
+
+    first: tuple[int, ...]
+    entries: tuple[slice, ...]
+    window: Window | None
+
+
+@lru_cache(maxsize=256)
+def phases(window: Window) -> list[Phase] | None:
+    """Return the Phases of the gradient of an image, None with both a stride and holes."""
+    found = [_phases(*numbers) for numbers in zip(window.size, window.stride, window.pad, window.dilation,
+                                                  strict=True)]
+    if any(hole > 1 and len(axis) > 1 for axis in found for *_, hole in axis):
         return None
-    return Window(window.size, window.stride, pad, window.dilation)
+    return [Phase((i, j), (rows, columns),
+                  Window((high, wide), (1, 1), (top, left), (hole_h, hole)) if high and wide else None)
+            for i, rows, high, top, hole_h in found[0] for j, columns, wide, left, hole in found[1]]
+
+
+def _phases(size, stride, pad, hole):
+    """Return (first line, entries of W, how many, pad, hole) of each phase on one axis.
+
+    Place p and entry i reach line p stride + i - pad, so line first + m stride is reached by every stride-th
+    entry from (first + pad) % stride on, the j-th of them from place m + (first + pad) // stride - j.
+    """
+    if stride == 1:
+        return [(0, slice(None), size, hole * (size - 1) - pad, hole)]
+    axis = []
+    for first in range(stride):
+        far, begin = divmod(first + pad, stride)
+        count = max(0, -(-(size - begin) // stride))
+        axis.append((first, slice(begin, None, stride), count, count - 1 - far if count else 0, hole))
+    return axis
 
 
 def lanes_of(dtype: Any) -> int:
@@ -84,23 +115,37 @@ def convolve(backend: Any, x: np.ndarray, W: np.ndarray, b: np.ndarray | None, w
              c: int, o: int, relu: bool = False, scale: float = 1.0) -> None:
     """Write scale * f(convolution of x[:, c:] with W + b) to y[:, o:].
 
-    x, y: images; W (groups, outputs, channels, entries): each group reads the next channels, and writes the
+    x, y: images; W (groups, outputs, channels, *size): each group reads the next channels, and writes the
     next.
     """
-    groups, outputs, channels, entries = W.shape
-    panels = _panels(backend, W.reshape(groups, outputs, channels * entries))
+    groups, outputs, channels = W.shape[:3]
+    panels = _panels(backend, W.reshape(groups, outputs, channels * window.entries))
     _convolve(backend, x, panels, outputs, channels, b, window, y, c, o, relu, scale)
 
 
 def image_gradient(backend: Any, W: np.ndarray, gy: np.ndarray, window: Window, gx: np.ndarray, c: int,
-                   o: int) -> None:
-    """Write the gradient of x[:, c:] to gx. W (groups, outputs, channels, entries) read it for gy[:, o:].
+                   o: int) -> bool:
+    """Write the gradient of x[:, c:] to gx; return whether the loops are faster there, else nothing is done.
 
-    window: what `turned` makes of that of W.
+    W (groups, outputs, channels, *size) read x for gy[:, o:].
     """
-    groups, outputs, channels, entries = W.shape
-    panels = _panels(backend, W[..., ::-1].swapaxes(1, 2).reshape(groups, channels, outputs * entries))
-    _convolve(backend, gy, panels, channels, outputs, None, window, gx, o, c)
+    groups, outputs, channels = W.shape[:3]
+    parts = [(phase, gx[:, :, i::window.stride[0], j::window.stride[1]])
+             for phase in phases(window) or () for i, j in (phase.first,)]
+    # Few channels do not pay for laying out the places' gradient anew for each phase.
+    if len(parts) > 1 and 1 < channels < _FEW_CHANNELS:
+        return False
+    if not parts or not all(phase.window is None or not to.size or suits(gy, phase.window, to.shape[2:])
+                            for phase, to in parts):
+        return False
+    for (_, (rows, columns), turned), to in parts:
+        if turned is None:
+            to[:, c:c + groups * channels] = 0
+        elif to.size:
+            own = W[:, :, :, rows, columns][..., ::-1, ::-1].swapaxes(1, 2)
+            panels = _panels(backend, own.reshape(groups, channels, outputs * turned.entries))
+            _convolve(backend, gy, panels, channels, outputs, None, turned, to, o, c)
+    return True
 
 
 def _heights(outputs):
@@ -146,78 +191,81 @@ def _panels(backend, W):
 
 
 def weight_gradient(backend: Any, x: np.ndarray, gy: np.ndarray, window: Window, c: int, channels: int,
-                    o: int, outputs: int, parts: list) -> np.ndarray:
-    """Return gW (outputs, channels * entries) for channels c .. of x, o .. of gy; parts: runs of images."""
+                    o: int, outputs: int) -> np.ndarray:
+    """Return gW (outputs, channels * entries) for channels c .. of x, o .. of gy."""
     from minidrop.kernels import cpu_direct
     from minidrop.kernels.vectors import BITS
-    height, taps = _DOTS[BITS]
-    entries, lanes, zero = window.entries, lanes_of(x.dtype), x.dtype.type(0)
-    wide, deep = min(channels, _CHANNELS), min(outputs, _CHANNELS)
-    gradient = _WeightGradient(x, gy, window, wide, -(-deep // height) * height, taps)
-    form = as_types(height, taps, lanes)
-    squares = [(k, i) for k in range(0, outputs, deep) for i in range(0, channels, wide)]
-    found = backend.zeros((len(parts), len(squares), gradient.rows, gradient.offsets.size), x.dtype)
+    taps, lanes, zero = _PRODUCT_TAPS[BITS], lanes_of(x.dtype), x.dtype.type(0)
+    wide, deep = min(channels, _SQUARE), min(outputs, _SQUARE)
+    vectors = -(-deep // lanes)
+    blocks = -(-vectors // 3)
+    panels = np.array([vectors * (i + 1) // blocks - vectors * i // blocks for i in range(blocks)])
+    lines, places = gy.shape[2:]
+    band, bands = _bands((wide * x.shape[3] + deep * places) * x.itemsize, window, lines, _LEAST_UNITS)
+    layout = _layout(x.shape[3], window, places, band)
+    offsets = _padded(layout.offsets(wide), taps)
+    squares = np.array([(k, i, min(deep, outputs - k), min(wide, channels - i))
+                        for k in range(0, outputs, deep) for i in range(0, channels, wide)])
+    parts = _parts(len(x), len(x) * lines * places, len(squares))
+    found = backend.zeros((len(parts), len(squares), offsets.size, vectors * lanes), x.dtype)
+    room = layout.room(wide, lanes)
+    images = 1 if bands > 1 else max(1, _BAND_BYTES // (room * x.itemsize))
 
     def some(first, last):
-        laid, g = gradient.rooms(backend)
+        laid = backend.zeros((images, room), x.dtype)        # what lies behind the last line is not written
+        g = backend.empty((images * band * places * int(panels.max()) * lanes,), x.dtype)
         for unit in range(first, last):
             part, square = divmod(unit, len(squares))
-            k, i = squares[square]
-            begin, end = (n * gradient.bands for n in parts[part])
+            k, i, rows, columns = squares[square]
+            begin, end = (n * bands for n in parts[part])
             cpu_direct.weight_gradient(
-                x, c + i, min(wide, channels - i), gradient.layout.numbers, gradient.offsets, gy, o + k,
-                min(deep, outputs - k), gradient.flat, found[part, square], laid, g, zero, form, begin, end)
+                x, c + i, columns, layout.numbers, offsets, gy, o + k, rows, panels, found[part, square],
+                laid, g, zero, as_types(taps, lanes), begin, end)
 
     threads.by_rows(some, len(parts) * len(squares),
-                    _work(len(x) * gy.shape[2] * gy.shape[3], channels * entries, outputs))
-    total = found[0]
-    for more in found[1:]:
-        total += more
-    gW = backend.empty((outputs, channels * entries), x.dtype)
-    for (k, i), own in zip(squares, total, strict=True):
-        to = gW[k:k + deep, i * entries:(i + wide) * entries]
-        to[:] = own[:to.shape[0], :to.shape[1]]
+                    _work(len(x) * lines * places, channels * window.entries, outputs))
+    gW = backend.empty((outputs, channels * window.entries), x.dtype)
+    squares[:, [1, 3]] *= window.entries
+    units = len(squares) * -(-vectors * lanes // cpu_direct.LINES)
+    threads.by_rows(cpu_direct.add_squares, units, found.size, found, squares, gW)
     return gW
+
+
+def _parts(images, places, squares):
+    """Return the runs of images that are added up by themselves: as many as make work for all cores.
+
+    Their number depends on the shapes alone, so that the sum does not depend on how cores share the parts.
+    """
+    count = max(1, min(images, -(-_LEAST_UNITS // squares), places // _LEAST_PLACES))
+    bounds = [images * part // count for part in range(count + 1)]
+    return list(zip(bounds[:-1], bounds[1:], strict=True))
+
+
+def _padded(offsets, taps):
+    """Return offsets for whole blocks: the last block reads the last one again, for sums thrown away."""
+    return np.pad(offsets, (0, -offsets.size % taps), mode="edge")
 
 
 def each_weight_gradient(backend: Any, x: np.ndarray, gy: np.ndarray, window: Window) -> np.ndarray:
     """Return gW (outputs, entries) where each output reads one channel of x."""
     from minidrop.kernels import cpu_direct
-    lanes = lanes_of(x.dtype)
-    gradient = _WeightGradient(x, gy, window, 1, 1, _TAPS_ALONE)
-    form = as_types(1, _TAPS_ALONE, lanes)
-    gW = np.zeros((gy.shape[1], gradient.offsets.size), x.dtype)
+    lanes, (lines, places) = lanes_of(x.dtype), gy.shape[2:]
+    band, bands = _bands((x.shape[3] + places) * x.itemsize, window, lines, _LEAST_UNITS)
+    layout = _layout(x.shape[3], window, places, band)
+    pitch = layout.numbers[4]
+    flat = (np.ones(2, int), np.zeros(2, int), np.zeros((1, 2), int), band, pitch, band)
+    offsets = _padded(layout.offsets(1), _TAPS_ALONE)
+    laid, g = layout.room(1, lanes), band * pitch + 2 * lanes
+    images = min(len(x) * bands, max(1, _BAND_BYTES // ((laid + g) * x.itemsize)))
+    gW = np.zeros((gy.shape[1], offsets.size), x.dtype)
 
     def some(first, last):
-        cpu_direct.each_weight_gradient(x, gradient.layout.numbers, gradient.offsets, gy, gradient.flat, gW,
-                                        *gradient.rooms(backend), x.dtype.type(0), form, first, last)
+        rooms = (backend.zeros((images, numbers), x.dtype) for numbers in (laid, g))
+        cpu_direct.each_weight_gradient(x, layout.numbers, offsets, gy, flat, gW, *rooms, x.dtype.type(0),
+                                        as_types(1, _TAPS_ALONE, lanes), first, last)
 
-    threads.by_rows(some, len(gW), _work(len(x) * gy.shape[2] * gy.shape[3], window.entries, gy.shape[1]))
+    threads.by_rows(some, len(gW), _work(len(x) * lines * places, window.entries, gy.shape[1]))
     return np.ascontiguousarray(gW[:, :window.entries])
-
-
-class _WeightGradient:
-    """The sizes of a gradient of weights, of some channels of x and some rows of gy."""
-
-    def __init__(self, x, gy, window, channels, rows, taps):
-        self.dtype, self.rows, self.lanes = x.dtype, rows, lanes_of(x.dtype)
-        lines, places = gy.shape[2:]
-        bytes_of_line = (channels * x.shape[3] + rows * places) * x.itemsize
-        band, self.bands = _bands(bytes_of_line, window, lines, _LEAST_UNITS)
-        self.layout = _layout(x.shape[3], window, places, band)
-        pitch = self.layout.numbers[4]
-        self.flat = (np.ones(2, int), np.zeros(2, int), np.zeros((1, 2), int), band, pitch, band)
-        # The last block of taps reads the last offset again, for sums that are thrown away.
-        offsets = self.layout.offsets(channels)
-        self.offsets = np.pad(offsets, (0, -offsets.size % taps), mode="edge")
-        self.laid = self.layout.room(channels, self.lanes)
-        self.g = rows * (band * pitch + self.lanes) + self.lanes
-        own = (self.laid + self.g) * x.itemsize
-        self.images = min(len(x) * self.bands, max(1, _BAND_BYTES // own))
-
-    def rooms(self, backend):
-        """Return zeros for the bands that are added up together, of x and of gy."""
-        return tuple(backend.zeros((self.images, numbers), self.dtype) for numbers in (self.laid, self.g))
 
 
 def _bands(bytes_of_line, window, lines, images):
@@ -232,7 +280,7 @@ def _bands(bytes_of_line, window, lines, images):
 def suits(x: np.ndarray, window: Window, places: tuple[int, ...]) -> bool:
     """Return whether the loops are faster than products of windows side by side; places: (lines, columns)."""
     lanes = lanes_of(x.dtype)
-    if not lanes or window.is_point or not min(places):
+    if not lanes or not min(places):
         return False
     numbers = _layout(x.shape[3], window, places[1], places[0]).numbers
     vectors = -(-((places[0] - 1) * numbers[4] + places[1]) // lanes)
