@@ -6,8 +6,87 @@ import numba
 import numpy as np
 
 from minidrop.kernels.cpu import inside, jit
+from minidrop.kernels.slides import largest_taps, sum_taps
 
 U = np.uint64
+
+
+@jit
+def surround(image: Any, pad: Any, edge: Any, out: Any) -> None:
+    """out = the plane with `edge` around it, from (pad[0], pad[1]) on; what does not fit is left out."""
+    height, width = image.shape
+    begin, end = pad[1], min(out.shape[1], pad[1] + width)
+    for r in range(out.shape[0]):
+        line, h = out[r], r - pad[0]
+        if h < 0 or h >= height:
+            line[:] = edge
+            continue
+        line[:begin] = edge
+        line[end:] = edge
+        source = image[h]
+        for w in range(end - begin):
+            line[begin + w] = source[w]
+
+
+@jit
+def max_lines(x: Any, size: Any, stride: Any, pad: Any, y: Any, index: Any, zero: Any, step: Any, lanes: Any,
+              first: Any, last: Any) -> None:
+    """What `max_planes` writes, by vectors of places; step, lanes: tuples as long as stride[1] and as one."""
+    height, width = x.shape[1:]
+    lines, places, many = y.shape[1], y.shape[2], len(lanes)
+    reach = -(-places // many) * many * stride[1] + size[1]
+    laid = np.empty(((lines - 1) * stride[0] + size[0], reach), x.dtype)
+    offsets, shifts = np.empty(size[0] * size[1], np.int64), np.empty(size[0] * size[1], np.int64)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            offsets[i * size[1] + j], shifts[i * size[1] + j] = i * reach + j, i * width + j
+    best, at = np.empty(many, x.dtype), np.empty(many, np.int32)
+    size_of = x.itemsize
+    for plane in range(first, last):
+        surround(x[plane], pad, x.dtype.type(-np.inf), laid)
+        for r in range(lines):
+            top, row = r * stride[0] - pad[0], (plane * lines + r) * places
+            for c in range(0, places, many):
+                source = laid.ctypes.data + (r * stride[0] * reach + c * stride[1]) * size_of
+                line, inner, left = top * width, max(top, 0) * width, c * stride[1] - pad[1]
+                if c + many <= places:
+                    to, where = y.ctypes.data + (row + c) * size_of, index.ctypes.data + (row + c) * 4
+                    largest_taps(source, offsets.ctypes.data, shifts.ctypes.data, offsets.size, line, inner,
+                                 left, to, where, zero, step, lanes)
+                    continue
+                largest_taps(source, offsets.ctypes.data, shifts.ctypes.data, offsets.size, line, inner, left,
+                             best.ctypes.data, at.ctypes.data, zero, step, lanes)
+                for k in range(places - c):
+                    y[plane, r, c + k], index[plane, r, c + k] = best[k], at[k]
+
+
+@jit
+def mean_lines(x: Any, size: Any, stride: Any, pad: Any, y: Any, zero: Any, step: Any, lanes: Any, first: Any,
+               last: Any) -> None:
+    """What `mean_planes` writes, by vectors of places; arguments as those of `max_lines`."""
+    height, width = x.shape[1:]
+    lines, places, many = y.shape[1], y.shape[2], len(lanes)
+    whole = -(-places // many) * many
+    laid = np.empty(((lines - 1) * stride[0] + size[0], whole * stride[1] + size[1]), x.dtype)
+    offsets = np.empty(size[0] * size[1], np.int64)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            offsets[i * size[1] + j] = i * laid.shape[1] + j
+    columns, total = np.empty(places, x.dtype), np.empty(whole, x.dtype)
+    for c in range(places):
+        left = c * stride[1] - pad[1]
+        columns[c] = min(left + size[1], width + pad[1]) - left
+    for plane in range(first, last):
+        surround(x[plane], pad, zero, laid)
+        for r in range(lines):
+            top, to = r * stride[0] - pad[0], y[plane, r]
+            for c in range(0, whole, many):
+                source = r * stride[0] * laid.shape[1] + c * stride[1]
+                sum_taps(laid.ctypes.data + source * x.itemsize, offsets.ctypes.data, offsets.size,
+                         total.ctypes.data + c * x.itemsize, zero, step, lanes)
+            rows = x.dtype.type(min(top + size[0], height + pad[0]) - top)
+            for c in range(places):
+                to[c] = total[c] / (rows * columns[c])
 
 
 @numba.njit(inline="always")         # with `step` as a constant: a call would not vectorise

@@ -9,40 +9,9 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from minidrop.kernels.vectors import at_place, intrinsic, multiply_add
+from minidrop.kernels.vectors import at_place, everywhere, intrinsic, load_vector, loop_over, multiply_add
 
 _WORD, _LANE = ir.IntType(64), ir.IntType(32)
-
-
-def _loop(builder, count, name):
-    """Begin a loop over 0 .. count - 1, count >= 1; return (the block before it, its counter, its end)."""
-    before, inside = builder.block, builder.append_basic_block(name)
-    builder.branch(inside)
-    builder.position_at_end(inside)
-    counter = builder.phi(_WORD)
-    counter.add_incoming(ir.Constant(_WORD, 0), before)
-
-    def end():
-        last, after = builder.block, builder.append_basic_block(name + "_end")
-        following = builder.add(counter, ir.Constant(_WORD, 1))
-        counter.add_incoming(following, last)
-        builder.cbranch(builder.icmp_signed("<", following, count), inside, after)
-        builder.position_at_end(after)
-        return last
-
-    return before, counter, end
-
-
-def _vector(builder, vector, pointer, place, size):
-    """Load a vector of numbers of `size` bytes, wherever it begins."""
-    return builder.load(builder.bitcast(at_place(builder, pointer, place), vector.as_pointer()), align=size)
-
-
-def _everywhere(builder, vector, pointer):
-    """Return a vector of the number at `pointer`."""
-    undefined, places = ir.Constant(vector, ir.Undefined), ir.VectorType(_LANE, vector.count)
-    one = builder.insert_element(undefined, builder.load(pointer), _LANE(0))
-    return builder.shuffle_vector(one, undefined, ir.Constant(places, [0] * vector.count))
 
 
 @intrinsic
@@ -64,14 +33,14 @@ def add_taps(context: Any, x: Any, offsets: Any, weights: Any, apart: Any, y: An
         stride, depth = args[5:7]
         fma = multiply_add(builder.module, vector)
 
-        before, k, end = _loop(builder, depth, "k")
+        before, k, end = loop_over(builder, depth, "k")
         sums = [[builder.phi(vector) for _ in range(vectors)] for _ in range(rows)]
         own = at_place(builder, x, builder.load(at_place(builder, offsets, k)))
-        numbers = [_vector(builder, vector, own, v * width, size) for v in range(vectors)]
+        numbers = [load_vector(builder, vector, own, v * width, size) for v in range(vectors)]
         weights = at_place(builder, weights, builder.mul(k, apart))
         added = []
         for r in range(rows):
-            factor = _everywhere(builder, vector, at_place(builder, weights, r))
+            factor = everywhere(builder, builder.load(at_place(builder, weights, r)), width)
             added.append([builder.call(fma, [factor, numbers[v], sums[r][v]]) for v in range(vectors)])
         last = end()
         for r in range(rows):
@@ -111,7 +80,7 @@ def add_places(context: Any, x: Any, offsets: Any, line: Any, x_image: Any, g: A
         loops: list[Any] = []
         outer: Any = [[nothing] * vectors] * taps
         for count, name in ((images, "image"), (lines, "line"), (places, "q")):
-            loop = _loop(builder, count, name)
+            loop = loop_over(builder, count, name)
             sums = [[builder.phi(vector) for _ in range(vectors)] for _ in range(taps)]
             for t in range(taps):
                 for v in range(vectors):
@@ -125,10 +94,10 @@ def add_places(context: Any, x: Any, offsets: Any, line: Any, x_image: Any, g: A
                 first = builder.mul(builder.add(builder.mul(image, lines), row), places)
         q = loops[-1][0][1]
         row = at_place(builder, g, builder.mul(builder.add(first, q), ir.Constant(_WORD, columns)))
-        numbers = [_vector(builder, vector, row, v * width, size) for v in range(vectors)]
+        numbers = [load_vector(builder, vector, row, v * width, size) for v in range(vectors)]
         added = []
         for t in range(taps):
-            factor = _everywhere(builder, vector, at_place(builder, reads[t], q))
+            factor = everywhere(builder, builder.load(at_place(builder, reads[t], q)), width)
             added.append([builder.call(fma, [factor, numbers[v], sums[t][v]]) for v in range(vectors)])
         for (_, _, end), sums in reversed(loops):
             last = end()
@@ -138,7 +107,7 @@ def add_places(context: Any, x: Any, offsets: Any, line: Any, x_image: Any, g: A
         for t in range(taps):
             to = at_place(builder, y, builder.mul(stride, ir.Constant(_WORD, t)))
             for v in range(vectors):
-                total = builder.fadd(_vector(builder, vector, to, v * width, size), added[t][v])
+                total = builder.fadd(load_vector(builder, vector, to, v * width, size), added[t][v])
                 place = builder.bitcast(at_place(builder, to, v * width), vector.as_pointer())
                 builder.store(total, place, align=size)
         return context.get_dummy_value()
@@ -167,20 +136,20 @@ def add_dots(context: Any, g: Any, g_row: Any, g_image: Any, x: Any, x_image: An
         nothing = ir.Constant(vector, [0.0] * width)
         starts = [builder.load(at_place(builder, offsets, t)) for t in range(taps)]
 
-        before, n, end_images = _loop(builder, images, "image")
+        before, n, end_images = loop_over(builder, images, "image")
         carried = [[builder.phi(vector) for _ in range(taps)] for _ in range(rows)]
         lines = [at_place(builder, g, builder.add(builder.mul(n, g_image),
                                                   builder.mul(g_row, ir.Constant(_WORD, r))))
                  for r in range(rows)]
         image = at_place(builder, x, builder.mul(n, x_image))
         reads = [at_place(builder, image, start) for start in starts]
-        outside, v, end = _loop(builder, count, "q")
+        outside, v, end = loop_over(builder, count, "q")
         sums = [[builder.phi(vector) for _ in range(taps)] for _ in range(rows)]
         place = builder.mul(v, ir.Constant(_WORD, width))
-        factors = [_vector(builder, vector, line, place, size) for line in lines]
+        factors = [load_vector(builder, vector, line, place, size) for line in lines]
         added = [[None] * taps for _ in range(rows)]
         for t in range(taps):
-            numbers = _vector(builder, vector, reads[t], place, size)
+            numbers = load_vector(builder, vector, reads[t], place, size)
             for r in range(rows):
                 added[r][t] = builder.call(fma, [factors[r], numbers, sums[r][t]])
         inner = end()
@@ -204,7 +173,7 @@ def _sum(builder, vector):
     width = vector.type.count
     while width > 1:
         width //= 2
-        halves = [builder.shuffle_vector(vector, vector, ir.Constant(
+        halves = [builder.shuffleload_vector(vector, vector, ir.Constant(
             ir.VectorType(_LANE, width), list(range(begin, begin + width)))) for begin in (0, width)]
         vector = builder.fadd(*halves)
     return builder.extract_element(vector, _LANE(0))

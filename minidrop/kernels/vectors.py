@@ -4,6 +4,7 @@ The vectors are as wide as the machine's registers, 512 bits with AVX-512 and 25
 `lanes` is 0, and nobody calls `add_products`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -15,7 +16,7 @@ from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features  # those that NUMBA_ENABLE_AVX leaves
 
 intrinsic: Any = numba.extending.intrinsic      # whose callers leave out the context
-_WORD = ir.IntType(64)
+_WORD, _LANE = ir.IntType(64), ir.IntType(32)
 _AHEAD = 64         # how many rows of a panel the next ones are fetched before they are read: 4 to 12 KiB
 
 
@@ -51,6 +52,40 @@ def multiply_add(module: Any, vector: Any) -> Any:
     bits = 32 if isinstance(vector.element, ir.FloatType) else 64
     return cgutils.get_or_insert_function(module, ir.FunctionType(vector, [vector] * 3),
                                           f"llvm.fma.v{vector.count}f{bits}")
+
+
+def loop_over(builder: Any, count: Any, name: str) -> tuple[Any, Any, Callable[[], Any]]:
+    """Begin a loop over 0 .. count - 1, count >= 1; return (the block before it, its counter, its end).
+
+    What it carries are phis, made before anything else; the end returns the block that comes back.
+    """
+    before, inside = builder.block, builder.append_basic_block(name)
+    builder.branch(inside)
+    builder.position_at_end(inside)
+    counter = builder.phi(_WORD)
+    counter.add_incoming(ir.Constant(_WORD, 0), before)
+
+    def end():
+        last, after = builder.block, builder.append_basic_block(name + "_end")
+        following = builder.add(counter, ir.Constant(_WORD, 1))
+        counter.add_incoming(following, last)
+        builder.cbranch(builder.icmp_signed("<", following, count), inside, after)
+        builder.position_at_end(after)
+        return last
+
+    return before, counter, end
+
+
+def load_vector(builder: Any, vector: Any, pointer: Any, place: Any, size: int) -> Any:
+    """Load a vector of numbers of `size` bytes, wherever it begins."""
+    return builder.load(builder.bitcast(at_place(builder, pointer, place), vector.as_pointer()), align=size)
+
+
+def everywhere(builder: Any, value: Any, width: int) -> Any:
+    """Return a vector of one value."""
+    undefined = ir.Constant(ir.VectorType(value.type, width), ir.Undefined)
+    one = builder.insert_element(undefined, value, _LANE(0))
+    return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(_LANE, width), [0] * width))
 
 
 @intrinsic

@@ -18,7 +18,7 @@ import numpy as np
 from minidrop.apps.timing import measure_steps
 from minidrop.autograd import Block
 from minidrop.backend import Backend, get_backend
-from minidrop.backend.numpy import direct
+from minidrop.backend.numpy import direct, pooling
 from minidrop.backend.window import Window
 from minidrop.kept import Kept, KeptByGroup
 
@@ -118,20 +118,22 @@ def windows(images=16):
     pool, places = Window.of((3, 3), 2), (16, 16)
     y, index = Backend().max_pool(x, pool, places)
     what = f"{what} / 2"
-    yield "max_planes", what, lambda on: on.max_pool(x, pool, places)
+    for names, work in ((("max_planes", "max_lines"), lambda on: on.max_pool(x, pool, places)),
+                        (("mean_planes", "mean_lines"), lambda on: on.mean_pool(x, pool, places))):
+        yield names[0], what, partial(_without_vectors, work)
+        yield names[1], what, work
     yield "add_at_places", what, lambda on: on.max_pool_gradient(y, index, pool, x.shape)
-    yield "mean_planes", what, lambda on: on.mean_pool(x, pool, places)
     yield "spread_means", what, lambda on: on.mean_pool_gradient(y, pool, x.shape)
 
 
 def _without_vectors(work, on):
     """Do work(on) as on a machine without wide vectors."""
-    suits = direct.suits
-    direct.suits = lambda *which: False
+    suits, form = direct.suits, pooling._form
+    direct.suits, pooling._form = (lambda *which: False), (lambda *which: ())
     try:
         work(on)
     finally:
-        direct.suits = suits
+        direct.suits, pooling._form = suits, form
 
 
 def sequences(rows=4096, units=1024, heads=16):

@@ -89,6 +89,27 @@ def on(device, x):
     return x
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_lines_of_many_vectors(step, dtype):
+    """Equal entries, infinities, NaN, windows of nothing but -infinity, the last places beyond the image."""
+    rng = np.random.default_rng(step)
+    for width, size, pad in ((90, 2, 0), (67, 3, 1), (35, 5, 2), (131, 1, 0)):
+        x = rng.integers(-3, 4, (2, 3, 9, width)).astype(dtype)
+        x[rng.random(x.shape) < 0.2] = -np.inf
+        x[0][rng.random(x[0].shape) < 0.05] = np.nan
+        x[1, 2] = -np.inf
+        window = Window((3, size), (2, step), (1, pad), (1, 1))
+        more = -(-(width + 2 * pad - size) // step) + 1
+        more -= (more - 1) * step >= width + pad
+        for places in (window.places(x.shape[2:]), (5, more)):
+            with np.errstate(invalid="ignore"):
+                for name in ("max_pool", "mean_pool"):
+                    found, expected = (getattr(one, name)(x, window, places)
+                                       for one in (get_backend("cpu"), Backend()))
+                    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_equal_entries_and_nan(device):
     """Of equal entries the first gets the gradient; NaN is the largest, so that divergence is noticed."""
     x = Tensor(np.zeros((1, 1, 2, 4)), True, device)

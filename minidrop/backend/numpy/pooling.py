@@ -7,8 +7,11 @@ import math
 import numpy as np
 
 from minidrop.backend.generic.pooling import Pooling as Generic
+from minidrop.backend.numpy.thin import as_types
 from minidrop.backend.window import Window
 from minidrop.kernels import threads
+
+_FEW_PLACES = 3         # of a line that are not worth a vector
 
 
 class Pooling(Generic):
@@ -19,8 +22,9 @@ class Pooling(Generic):
         from minidrop.kernels import cpu_pool
         shape = *x.shape[:2], *places
         y, index = self.empty(shape, x.dtype), self.empty(shape, np.int32)
-        self._by_planes(cpu_pool.max_planes, y, window, _planes(x), *_numbers(window), _planes(y),
-                        _planes(index))
+        form = _form(x.dtype, window, places)
+        self._by_planes(cpu_pool.max_lines if form else cpu_pool.max_planes, y, window, _planes(x),
+                        *_numbers(window), _planes(y), _planes(index), *form)
         return y, index
 
     def max_pool_gradient(self, gy: np.ndarray, index: np.ndarray, window: Window,
@@ -35,7 +39,9 @@ class Pooling(Generic):
     def mean_pool(self, x: np.ndarray, window: Window, places: tuple[int, ...]) -> np.ndarray:
         from minidrop.kernels import cpu_pool
         y = self.empty((*x.shape[:2], *places), x.dtype)
-        self._by_planes(cpu_pool.mean_planes, y, window, _planes(x), *_numbers(window), _planes(y))
+        form = _form(x.dtype, window, places)
+        self._by_planes(cpu_pool.mean_lines if form else cpu_pool.mean_planes, y, window, _planes(x),
+                        *_numbers(window), _planes(y), *form)
         return y
 
     def mean_pool_gradient(self, gy: np.ndarray, window: Window, shape: tuple[int, ...]) -> np.ndarray:
@@ -47,6 +53,15 @@ class Pooling(Generic):
     def _by_planes(self, kernel, places, window, *args):
         # A comparison or a sum of one entry costs about as much as four streamed elements.
         threads.by_rows(kernel, places.shape[0] * places.shape[1], 4 * places.size * window.entries, *args)
+
+
+def _form(dtype, window, places):
+    """Return what the loops over vectors of places take besides, () where they cannot be used."""
+    from minidrop.kernels import slides, vectors
+    lanes = vectors.lanes(dtype) if dtype.char in "fd" else 0
+    if not lanes or places[1] < _FEW_PLACES or window.stride[1] > slides.STEPS:
+        return ()
+    return dtype.type(0), *as_types(window.stride[1], lanes)
 
 
 def _planes(x):
