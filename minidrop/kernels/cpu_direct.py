@@ -113,7 +113,7 @@ def convolve_bands(x: np.ndarray, c: Any, channels: Any, layout: Any, offsets: A
 
 
 @jit
-def put_columns(gy: Any, n: Any, images: Any, o: Any, outputs: Any, first: Any, count: Any, out: Any,
+def transpose_places(gy: Any, n: Any, images: Any, o: Any, outputs: Any, first: Any, count: Any, out: Any,
                 zero: Any, lanes: Any) -> None:
     """out[i, q, k] = gy[n + i, o + k, first + q], 0 for k >= outputs; gy (N, O, places)."""
     square = len(lanes)
@@ -160,7 +160,7 @@ def weight_gradient(x: np.ndarray, c: Any, channels: Any, layout: Any, offsets: 
         for vectors in panels:
             width = vectors * len(form[1])
             own = g[:images * here * places * width].reshape(images, here * places, width)
-            put_columns(planes, n, images, o + column, outputs - column, top * places, here * places, own,
+            transpose_places(planes, n, images, o + column, outputs - column, top * places, here * places, own,
                         zero, form[1])
             if vectors == 3:
                 _add_panel(laid, offsets, pitch, own, gW, column, images, here, places, zero,

@@ -11,7 +11,7 @@ KERNELS = Path(__file__).resolve().parents[2] / "minidrop" / "kernels"
 HELPERS = {"philox_words", "gradient_row", "regularised", "inverse_power", "channel_window", "square_window",
            "inside", "image_rows", "put_image_rows", "lay_out", "_multiply", "scaled_exponential",
            "sum_of_lanes", "_share", "serve", "sgd_row", "compute_tile", "expand_row",
-           "gather_row", "put_columns", "_add_panel", "add_squares", "take_larger",
+           "gather_row", "transpose_places", "_add_panel", "add_squares", "take_larger",
            "surround"}
 ON_THE_CPU, ON_THE_GPU = (KERNELS / "README.md").read_text().split("\n## On the GPU\n")
 
