@@ -83,19 +83,51 @@ class BatchNorm(Function):
     def __init__(self, eps: float = 1e-5, stored: Stored | None = None):
         self.eps, self.stored = eps, stored
 
-    def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
+    def forward(self, backend: Backend, x: np.ndarray, *parameters: np.ndarray) -> np.ndarray:
         kept, _ = self.output_kept = carried(self, x.ndim, range(1, 2), "takes its means over all other axes")
         if isinstance(kept, KeptByGroup):
             raise KeptError(f"BatchNorm takes its means over all samples, but they keep other channels each: "
                             f"{kept}; call functions.expand on it first")
         shape, x = x.shape, x.reshape(_channels(x.shape))
-        self.y, mean, variance, self.factor = backend.standardize_channels(x, self.eps)
+        y, mean, variance, self.factor = self._normalize(backend, x, *parameters)
         if self.stored is not None and x.shape[0] * x.shape[2]:     # no sample says nothing
             self.stored.add(backend, mean, variance, x.shape[0] * x.shape[2], kept)
-        return self.y.reshape(shape)
+        return y.reshape(shape)
 
-    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> np.ndarray:
+    def _normalize(self, backend, x):
+        self.y, *numbers = backend.standardize_channels(x, self.eps)
+        return self.y, *numbers
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> Any:
         return backend.standardize_gradient(gy.reshape(self.y.shape), self.y, self.factor).reshape(gy.shape)
+
+
+class ScaledBatchNorm(BatchNorm):
+    """y = f((x - mean) / sqrt(variance + eps) * weight + bias): `BatchNorm`, what scales it, and a ReLU.
+
+    weight, bias (channels,): dense; the bias may be missing. f: max(., 0) with `relu`, else nothing.
+    """
+
+    __slots__ = ("relu", "x", "mean", "weight", "along")
+
+    def __init__(self, eps: float = 1e-5, stored: Stored | None = None, relu: bool = False):
+        super().__init__(eps, stored)
+        self.relu = relu
+
+    def _normalize(self, backend, x, weight, bias=None):
+        kept = [kept for kept, _ in self.input_kept]
+        if any(one is not None for one in kept[1:]):
+            raise KeptError("batch_norm needs all of weight and bias; call functions.expand on them first")
+        self.along, self.x = Along(x.shape, 1, weight.shape, kept[0]), x
+        self.weight, bias = (None if one is None else self.along.take(backend, one) for one in (weight, bias))
+        y, *numbers = backend.normalize_channels(x, self.eps, self.weight, bias, self.relu)
+        self.mean, self.y = numbers[0], y if self.relu else None
+        return y, *numbers
+
+    def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> Any:
+        gx, *own = backend.normalize_channels_gradient(gy.reshape(self.x.shape), self.x, self.y, self.mean,
+                                                       self.factor, self.weight)
+        return gx.reshape(gy.shape), *(self.along.gradient(backend, g) for g in own[:len(wanted) - 1])
 
 
 class StoredNorm(Function):
@@ -168,8 +200,17 @@ def _inverse_deviation(backend, variance, eps):
     return 1 / backend.xp.sqrt(variance + variance.dtype.type(eps))
 
 
-def batch_norm(x: Tensor, stored: Stored | None = None, eps: float = 1e-5) -> Any:
-    """Return x normalized by the mean and variance of its channels, added to `stored`: see `BatchNorm`."""
+def batch_norm(x: Tensor, stored: Stored | None = None, eps: float = 1e-5, weight: Tensor | None = None,
+               bias: Tensor | None = None, relu: bool = False) -> Any:
+    """Return x normalized by the mean and variance of its channels, added to `stored`: see `BatchNorm`.
+
+    weight, bias (channels,): what it is multiplied by then, and what is added, see `ScaledBatchNorm`. relu:
+    max(., 0) of that; it and the bias come with a weight. Raises ShapeError, KeptError.
+    """
+    if weight is not None:
+        return ScaledBatchNorm(eps, stored, relu).apply(x, weight, *[] if bias is None else [bias])
+    if bias is not None or relu:
+        raise ShapeError("batch_norm: a bias and relu come with a weight, got none")
     return BatchNorm(eps, stored).apply(x)
 
 

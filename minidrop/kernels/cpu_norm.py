@@ -11,7 +11,6 @@ import numpy as np
 from minidrop.kernels.cpu import jit
 
 _PARTS = 128
-CHUNK = 256         # places at a time: a window of channels stays in the L1 cache
 _LANES = 64         # of the sums over a row: as many as make its loops vectorise
 
 
@@ -104,6 +103,60 @@ def standardize_channels(x: np.ndarray, eps: Any, y: Any, mean: Any, variance: A
 
 
 @jit
+def normalize_channels(x: np.ndarray, eps: Any, weight: Any, bias: Any, relu: Any, zero: Any, y: Any,
+                       mean: Any, variance: Any, factor: Any, first: Any, last: Any) -> None:
+    """y = f((x - mean) * factor * weight + bias), else `standardize_channels`; relu: f = max(., 0)."""
+    for c in range(first, last):
+        channel_moments(x, mean, variance, c, c + 1)
+        factor[c] = x.dtype.type(1) / np.sqrt(variance[c] + eps)
+        middle, slope, own, rise = mean[c], factor[c], weight[c], bias[c]
+        for n in range(x.shape[0]):
+            a, b = x[n, c], y[n, c]
+            if relu:
+                for k in range(a.size):
+                    value = (a[k] - middle) * slope * own + rise
+                    b[k] = zero if value <= zero else value
+            else:
+                for k in range(a.size):
+                    b[k] = (a[k] - middle) * slope * own + rise
+
+
+@jit
+def normalize_channels_gradient(gy: np.ndarray, x: np.ndarray, y: np.ndarray, relu: Any, mean: Any,
+                                factor: Any, weight: Any, zero: Any, gx: Any, gweight: Any, gbias: Any,
+                                first: Any, last: Any) -> None:
+    """gx, gweight, gbias of channels first .. last - 1; relu: gy counts only where y > 0."""
+    sums, products = np.empty(_PARTS), np.empty(_PARTS)
+    count = gy.shape[0] * gy.shape[2]
+    for c in range(first, last):
+        sums[:] = 0
+        products[:] = 0
+        middle, slope = mean[c], factor[c]
+        for n in range(gy.shape[0]):
+            for start in range(0, gy.shape[2], _PARTS):
+                g, own = gy[n, c, start:start + _PARTS], x[n, c, start:start + _PARTS]
+                out = gx[n, c, start:start + _PARTS]
+                if relu:
+                    above = y[n, c, start:start + _PARTS]
+                    for k in range(g.size):
+                        out[k] = g[k] if above[k] > zero else zero
+                else:
+                    for k in range(g.size):
+                        out[k] = g[k]
+                for k in range(g.size):
+                    entry = np.float64(out[k])
+                    sums[k] += entry
+                    products[k] += entry * ((own[k] - middle) * slope)
+        gweight[c], gbias[c] = products.sum(), sums.sum()
+        scale = weight[c] * slope
+        shift, lean = gx.dtype.type(gbias[c] / count), gx.dtype.type(gweight[c] / count)
+        for n in range(gy.shape[0]):
+            own, out = x[n, c], gx[n, c]
+            for k in range(own.size):
+                out[k] = (out[k] - shift - (own[k] - middle) * slope * lean) * scale
+
+
+@jit
 def scale_gradients(gy: np.ndarray, x: np.ndarray, factor: Any, gx: Any, gfactor: Any, gshift: Any,
                     first: Any, last: Any) -> None:
     """gx = gy * factor, gfactor = the sum of gy * x, gshift = that of gy, of channels first .. last - 1."""
@@ -122,154 +175,6 @@ def scale_gradients(gy: np.ndarray, x: np.ndarray, factor: Any, gx: Any, gfactor
                     products[k] += entry * own[k]
                     out[k] = g[k] * slope
         gfactor[c], gshift[c] = products.sum(), sums.sum()
-
-
-@jit
-def inverse_power(s: Any, beta: Any, power: Any) -> None:
-    """power = s^-beta; by roots, which vectorise, for the usual ones."""
-    one = s.dtype.type(1)
-    if beta == 0.75:
-        for i in range(s.size):
-            root = one / np.sqrt(s[i])
-            power[i] = root * np.sqrt(root)
-    elif beta == 0.5:
-        for i in range(s.size):
-            power[i] = one / np.sqrt(s[i])
-    else:
-        exponent = -s.dtype.type(beta)
-        for i in range(s.size):
-            power[i] = s[i] ** exponent
-
-
-@jit
-def channel_window(x: np.ndarray, start: Any, c: Any, half: Any, s: Any) -> None:
-    """s = the sums of squares of channels c - half .. c + half of x (channels, places), from `start` on."""
-    s[:] = 0
-    for near in range(max(0, c - half), min(len(x), c + half + 1)):
-        row = x[near, start:start + s.size]
-        for i in range(s.size):
-            s[i] += row[i] * row[i]
-
-
-@jit
-def lrn_across(x: np.ndarray, half: Any, alpha: Any, beta: Any, k: Any, y: Any, first: Any,
-               last: Any) -> None:
-    """y = x s^-beta over channels; rows first .. last - 1 are the chunks of places of all samples."""
-    places = x.shape[2]
-    chunks = -(-places // CHUNK)
-    sums, powers = np.empty(CHUNK, x.dtype), np.empty(CHUNK, x.dtype)
-    for row in range(first, last):
-        n, start = row // chunks, row % chunks * CHUNK
-        stop = min(places, start + CHUNK)
-        s, power = sums[:stop - start], powers[:stop - start]
-        for c in range(x.shape[1]):
-            channel_window(x[n], start, c, half, s)
-            for i in range(s.size):
-                s[i] = s[i] * alpha + k
-            inverse_power(s, beta, power)
-            own, out = x[n, c, start:stop], y[n, c, start:stop]
-            for i in range(s.size):
-                out[i] = own[i] * power[i]
-
-
-@jit
-def lrn_across_gradient(gy: Any, x: np.ndarray, half: Any, alpha: Any, beta: Any, k: Any, gx: Any, first: Any,
-                        last: Any) -> None:
-    """gx = gy s^-beta - 2 alpha beta x (the sum of gy x s^(-beta - 1)); rows as for `lrn_across`."""
-    channels, places = x.shape[1:]
-    chunks = -(-places // CHUNK)
-    sums, powers = np.empty(CHUNK, x.dtype), np.empty(CHUNK, x.dtype)
-    ratios = np.empty((channels, CHUNK), x.dtype)
-    slope = 2 * alpha * x.dtype.type(beta)
-    for row in range(first, last):
-        n, start = row // chunks, row % chunks * CHUNK
-        stop = min(places, start + CHUNK)
-        s, power = sums[:stop - start], powers[:stop - start]
-        for c in range(channels):
-            channel_window(x[n], start, c, half, s)
-            for i in range(s.size):
-                s[i] = s[i] * alpha + k
-            inverse_power(s, beta, power)
-            own, g, out, ratio = x[n, c, start:stop], gy[n, c, start:stop], gx[n, c, start:stop], ratios[c]
-            for i in range(s.size):
-                scaled = g[i] * power[i]
-                out[i] = scaled
-                ratio[i] = scaled * own[i] / s[i]
-        for c in range(channels):
-            s[:] = 0
-            for near in range(max(0, c - half), min(channels, c + half + 1)):
-                ratio = ratios[near]
-                for i in range(s.size):
-                    s[i] += ratio[i]
-            own, out = x[n, c, start:stop], gx[n, c, start:stop]
-            for i in range(s.size):
-                out[i] -= slope * own[i] * s[i]
-
-
-@jit
-def square_window(x: np.ndarray, h: Any, half: Any, room: Any, s: Any) -> None:
-    """s = the sums of x (height, width) over the squares around the places of row h; room: width + 2 half."""
-    width = x.shape[1]
-    room[:] = 0
-    columns = room[half:half + width]
-    for near in range(max(0, h - half), min(len(x), h + half + 1)):
-        row = x[near]
-        for w in range(width):
-            columns[w] += row[w]
-    s[:] = 0
-    for shift in range(2 * half + 1):
-        part = room[shift:shift + width]
-        for w in range(width):
-            s[w] += part[w]
-
-
-@jit
-def lrn_within(x: np.ndarray, half: Any, alpha: Any, beta: Any, k: Any, y: Any, first: Any,
-               last: Any) -> None:
-    """y = x s^-beta over the places of planes first .. last - 1 of x (planes, height, width)."""
-    height, width = x.shape[1:]
-    squares = np.empty((height, width), x.dtype)
-    room, s, power = np.empty(width + 2 * half, x.dtype), np.empty(width, x.dtype), np.empty(width, x.dtype)
-    for plane in range(first, last):
-        own, out = x[plane], y[plane]
-        for h in range(height):
-            for w in range(width):
-                squares[h, w] = own[h, w] * own[h, w]
-        for h in range(height):
-            square_window(squares, h, half, room, s)
-            for w in range(width):
-                s[w] = s[w] * alpha + k
-            inverse_power(s, beta, power)
-            for w in range(width):
-                out[h, w] = own[h, w] * power[w]
-
-
-@jit
-def lrn_within_gradient(gy: Any, x: np.ndarray, half: Any, alpha: Any, beta: Any, k: Any, gx: Any, first: Any,
-                        last: Any) -> None:
-    """The gradient of `lrn_within`, as `lrn_across_gradient`."""
-    height, width = x.shape[1:]
-    squares, ratios = np.empty((height, width), x.dtype), np.empty((height, width), x.dtype)
-    room, s, power = np.empty(width + 2 * half, x.dtype), np.empty(width, x.dtype), np.empty(width, x.dtype)
-    slope = 2 * alpha * x.dtype.type(beta)
-    for plane in range(first, last):
-        own, g, out = x[plane], gy[plane], gx[plane]
-        for h in range(height):
-            for w in range(width):
-                squares[h, w] = own[h, w] * own[h, w]
-        for h in range(height):
-            square_window(squares, h, half, room, s)
-            for w in range(width):
-                s[w] = s[w] * alpha + k
-            inverse_power(s, beta, power)
-            for w in range(width):
-                scaled = g[h, w] * power[w]
-                out[h, w] = scaled
-                ratios[h, w] = scaled * own[h, w] / s[w]
-        for h in range(height):
-            square_window(ratios, h, half, room, s)
-            for w in range(width):
-                out[h, w] -= slope * own[h, w] * s[w]
 
 
 @jit

@@ -173,7 +173,7 @@ def _sum(builder, vector):
     width = vector.type.count
     while width > 1:
         width //= 2
-        halves = [builder.shuffleload_vector(vector, vector, ir.Constant(
+        halves = [builder.shuffle_vector(vector, vector, ir.Constant(
             ir.VectorType(_LANE, width), list(range(begin, begin + width)))) for begin in (0, width)]
         vector = builder.fadd(*halves)
     return builder.extract_element(vector, _LANE(0))

@@ -46,11 +46,16 @@ class BatchNorm(Layer):
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:
         finite = self.eps > 0
         # A channel of zeros would stay one, but they count in the statistics of a batch.
-        return [Pass(finite=finite) if self.uses_stored else Pass(axis=1, finite=finite, mixes_samples=True)]
+        return [Pass(finite=finite) if self.uses_stored else
+                Pass(axis=1, finite=finite, mixes_samples=True, epilogue=True)]
 
     def forward(self, x: Tensor) -> Tensor:
         means, variances, weight = (self.params[name].data for name in ("mean", "variance", "scale_factor"))
         stored = Stored(means, variances, weight, self.fraction)
         if self.uses_stored:
             return functions.stored_norm(x, stored, self.eps, carry=True)
-        return functions.batch_norm(x, stored, self.eps)
+        if self.plan.scaling is None:
+            return functions.batch_norm(x, stored, self.eps)
+        own = self.plan.scaling.params
+        return functions.batch_norm(x, stored, self.eps, own["factor"], own.get("bias"),
+                                    self.plan.activation == "relu")

@@ -28,6 +28,8 @@ class Pass:
     finite: finite input gives finite output and derivative.
     compact: correct even if entries are missing; False if, say, each has a random number tied to its place.
     activation: the name of the function in Backend.activate, "" if there is none.
+    epilogue: can apply the Scale below it, and a ReLU below that, to its result (see NodePlan).
+    scales_channels: it multiplies the entries of axis 1 by a learned factor each, and may add a bias.
     mixes_samples: an entry depends on those of other samples too: what a drop leaves out must be the same for
         all of them.
     mixes_steps: an entry depends on those of other steps of its sequence: samples may differ in what a drop
@@ -45,6 +47,8 @@ class Pass:
     finite: bool = True
     compact: bool = True
     activation: str = ""
+    epilogue: bool = False
+    scales_channels: bool = False
     mixes_samples: bool = False
     mixes_steps: bool = False
     joint: bool = False

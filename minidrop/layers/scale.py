@@ -38,8 +38,11 @@ class Scale(Layer):
         return specs
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:
-        return [Pass(keeps_zero=not self.settings.bias_term)]
+        return [Pass(keeps_zero=not self.settings.bias_term,
+                     scales_channels=self.learned and self.axis == 1 and len(self.shape) == 1)]
 
     def forward(self, x: Tensor, factor: Tensor | None = None) -> Tensor:
+        if self.plan.done:
+            return x
         return functions.affine(x, self.params["factor"] if factor is None else factor,
                                 self.params.get("bias"), self.axis, carry=True)

@@ -104,16 +104,20 @@ class Drop:
 
 @dataclass
 class Epilogue:
-    """What a product computes for the layers below it: y = scale * f(x W^T + b)."""
+    """What a product computes for the layers below it: y = scale * f(x W^T + b).
+
+    Or a normalization: y = f(z * factor + bias).
+    """
 
     product: Node
+    scaling: Node | None = None          # the node whose factor and bias a normalization applies
     activation: Node | None = None       # the node whose function f it applies
     function: str = "none"               # the name of f
     drop: Node | None = None             # the node whose scale it applies, if it computes only the kept units
 
     @property
     def line(self) -> str:
-        parts = [self.activation.name] if self.activation is not None else []
+        parts = [node.name for node in (self.scaling, self.activation) if node is not None]
         if self.drop is not None:
             parts.append(f"the scale of {self.drop.name}")
         return f"{self.product.name} applies {' and '.join(parts)}"
@@ -143,6 +147,9 @@ class Plan:
             for node in drop.adders:
                 set_of(node, whole=True)
         for epilogue in self.epilogues if fused else ():
+            if epilogue.scaling is not None:
+                set_of(epilogue.product, scaling=epilogue.scaling.layer)
+                set_of(epilogue.scaling, done=True)
             if epilogue.activation is not None:
                 set_of(epilogue.product, activation=epilogue.function)
                 set_of(epilogue.activation, done=True)

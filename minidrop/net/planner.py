@@ -257,7 +257,12 @@ def _epilogues(graph, plan):
               if drop.producer is not None and drop.kind == "units" and drop.fact.leaves_scale
               and drop.node.is_own_word}
     for node in graph.nodes:
-        if not (len(node.products) == 1 and node.products[0].epilogue and node.is_own_word):
+        if not node.is_own_word:
+            continue
+        if any(fact.epilogue for fact in node.passes):
+            yield from _scaled(graph, node)
+            continue
+        if not (len(node.products) == 1 and node.products[0].epilogue):
             continue
         found, below = Epilogue(node), _in_place_reader(graph, node)
         if below is not None and below.activation and below.is_own_word:
@@ -268,6 +273,17 @@ def _epilogues(graph, plan):
             found.drop = below
         if found.activation is not None or found.drop is not None:
             yield found
+
+
+def _scaled(graph, node):
+    """Yield the Epilogue of a normalization: a Scale below it, and a ReLU below that."""
+    below = _in_place_reader(graph, node)
+    if below is None or not below.is_own_word or not any(fact.scales_channels for fact in below.passes):
+        return
+    found, after = Epilogue(node, scaling=below), _in_place_reader(graph, below)
+    if after is not None and after.activation == "relu" and after.is_own_word:
+        found.activation, found.function = after, "relu"
+    yield found
 
 
 def _in_place_reader(graph, node):

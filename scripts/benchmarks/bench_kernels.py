@@ -84,6 +84,10 @@ def normalizations(images=16):
     yield ("transform_channels", f"{what}: factor and shift",
            lambda b: b.transform_channels(places, None, factor, shift))
     yield "standardize_channels", what, lambda b: b.standardize_channels(places, 1e-5)
+    yield ("normalize_channels", f"{what}: ReLU",
+           lambda b: b.normalize_channels(places, 1e-5, factor, shift, True))
+    yield ("normalize_channels_gradient", f"{what}: ReLU",
+           lambda b: b.normalize_channels_gradient(g, places, places, shift, factor, factor))
     yield "scale_gradients", what, lambda b: b.scale_gradients(g, places, factor)
     yield "standardize_gradient", what, lambda b: b.standardize_gradient(g, places, factor)
     alexnet, cifar = (5, 1e-4 / 5, 0.75, 1.0), (3, 5e-5 / 9, 0.75, 1.0)

@@ -86,6 +86,34 @@ def test_standardize_channels_and_the_gradients_of_scales(backend, array, close,
 
 
 @memory
+@in_turn("biased", [False, True])
+@in_turn("relu", [False, True])
+@in_turn("shape", CHANNELS)
+def test_normalize_channels(backend, array, close, shape, relu, biased, layout):
+    x, gy, weight = array(shape, layout), array(shape, layout), array(shape[1:2], "strided")
+    bias = array(shape[1:2], "strided") if biased else None
+    exact, down = x.astype(float), gy.astype(float)
+    variance = means((exact - means(exact)[:, None]) ** 2)
+    factor = 1 / np.sqrt(variance + 0.1)
+    z = (exact - means(exact)[:, None]) * factor[:, None]
+    y = z * weight[:, None] + (0 if bias is None else bias[:, None])
+    g = np.where(y > 0, down, 0) if relu else down
+    y = np.maximum(y, 0) if relu else y
+    scaled = g * weight[:, None]
+    gx = factor[:, None] * (scaled - means(scaled)[:, None] - z * means(scaled * z)[:, None])
+    for on in (backend, GENERIC):
+        mine, theirs, own, rise = (None if one is None else on.asarray(one) for one in (x, gy, weight, bias))
+        found, *numbers = on.normalize_channels(mine, 0.1, own, rise, relu)
+        gradients = on.normalize_channels_gradient(theirs, mine, found if relu else None, numbers[0],
+                                                   numbers[2], own)
+        for got, expected in zip((found, *numbers, *gradients),
+                                 (y, means(exact), variance, factor, gx, (g * z).sum(axis=(0, 2)),
+                                  g.sum(axis=(0, 2))), strict=True):
+            assert got.dtype == x.dtype
+            close(on.to_host(got), expected)
+
+
+@memory
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shape", CHANNELS)
 def test_standardize_gradient(backend, array, close, shape, weighted, layout):
@@ -173,6 +201,9 @@ def test_normalizations_do_not_depend_on_the_threads(monkeypatch, count):
         yield cpu.standardize_gradient(g, channels, factor)
         yield from cpu.standardize_channels(channels, 1e-5)
         yield from cpu.scale_gradients(g, channels, factor)
+        y, mean, _, own = cpu.normalize_channels(channels, 1e-5, factor, factor, True)
+        yield y
+        yield from cpu.normalize_channels_gradient(g, channels, y, mean, own, factor)
         rows, down = x.reshape(-1, 37), gy.reshape(-1, 37)
         found = cpu.normalize_rows(rows, rows[0], rows[1], 1e-5, True)
         yield from found

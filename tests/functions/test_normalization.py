@@ -53,6 +53,9 @@ BY_CHANNEL = {
 BATCH = {
     "batch_norm": (functions.batch_norm,),
     "batch_norm, eps": (lambda x: functions.batch_norm(x, stored(), 0.1),),
+    "batch_norm, weight": (lambda x, f: functions.batch_norm(x, None, 0.1, f), F),
+    "batch_norm, weight, bias": (lambda x, f, b: functions.batch_norm(x, stored(), 0.1, f, b), F, B),
+    "batch_norm, all, relu": (lambda x, f, b: functions.batch_norm(x, None, 0.1, f, b, True), F, B),
 }
 WHOLE = {
     "mvn across": (lambda x: functions.mvn(x, across=True, eps=0.2),),
@@ -306,3 +309,27 @@ def test_a_constant_channel_is_no_new_one():
         functions.batch_norm(functions.take(Tensor(np.full((3, 2, 2), value)), kept, 1), stored)
     mean, variance = stored.read(get_backend("cpu"))
     assert mean[0] == pytest.approx((0.9 * 4 + 1) / 1.9) and variance[0] == mean[1] == 0
+
+
+@pytest.mark.parametrize("dtype, bound", [("float32", 1e-5), ("float64", 1e-12)])
+@pytest.mark.parametrize("shape", [(4, CHANNELS), (3, CHANNELS, 5, 7), (2, CHANNELS, 300)])
+def test_batch_norm_with_its_scale_is_both_after_each_other(shape, dtype, bound):
+    found, gy = [], numbers(*shape, seed=8).astype(dtype)
+    for fused in (True, False):
+        x, weight, bias = (Tensor(value.astype(dtype), True) for value in (numbers(*shape), F, B))
+        own = stored()
+        y = (functions.batch_norm(x, own, 0.1, weight, bias, True) if fused else
+             functions.relu(functions.affine(functions.batch_norm(x, own, 0.1), weight, bias)))
+        y.backward(gy)
+        found.append([y.data, own.means, own.variances, x.grad, weight.grad, bias.grad])
+    for got, expected in zip(*found, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=bound, atol=bound)
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+
+
+def test_a_bias_of_a_batch_norm_comes_with_a_weight():
+    x = Tensor(numbers(3, CHANNELS))
+    with pytest.raises(ShapeError, match="batch_norm: a bias and relu come with a weight, got none"):
+        functions.batch_norm(x, bias=Tensor(B))
+    with pytest.raises(ShapeError, match=r"parameters of shape \(3,\) from axis 1 on do not fit x"):
+        functions.batch_norm(x, weight=Tensor(numbers(3)))

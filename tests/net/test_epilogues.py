@@ -107,6 +107,33 @@ def test_only_what_nobody_sees_is_left_out(layers, lines):
             np.testing.assert_array_equal(fused[name], value, err_msg=name)
 
 
+SCALE = layer("Scale", "s", "ip1", extra="scale_param { bias_term: true }")
+NORM = layer("BatchNorm", "n", "ip1")
+RELU = layer("ReLU", "r", "ip1")
+
+
+@pytest.mark.parametrize("chain, lines", [
+    ([NORM, SCALE, RELU], ["n applies s and r"]),
+    ([NORM, layer("Scale", "s", "ip1"), layer("TanH", "t", "ip1")], ["n applies s"]),
+    ([NORM, SCALE, RELU, drop("d", "ip1", extra="groups: 1")], ["n applies s and r"]),
+    ([NORM, SCALE, layer("ReLU", "r", "ip1", extra="relu_param { negative_slope: 0.1 }")], ["n applies s"]),
+    ([NORM, RELU, SCALE], []),
+    ([NORM, layer("Scale", "s", "ip1", extra="loss_weight: 1"), RELU], ["n applies s"]),
+    ([layer("BatchNorm", "n", "ip1", extra="loss_weight: 1"), SCALE, RELU], []),
+    ([NORM, layer("Silence", "look", "ip1").replace(' top: "ip1"', ""), SCALE, RELU], []),
+    ([NORM, layer("Scale", "s", "ip1", extra="scale_param { axis: 0 num_axes: 2 }"), RELU], []),
+    ([layer("BatchNorm", "n", "ip1", extra="batch_norm_param { use_global_stats: true }"), SCALE, RELU], []),
+])
+def test_a_normalization_applies_what_scales_it(chain, lines):
+    net = net_of(ip("ip1", "data"), *chain, ip("ip2", "ip1", 7), nets.LOSS % "ip2", dtype="float64")
+    assert [line for line in net.plan.lines() if " applies " in line] == lines
+    for iteration in range(3):
+        assert_matches_masked_dense(net, iteration, BATCH)
+    fused, apart = (looked_at(net, 0, on) for on in (True, False))
+    for name, value in apart.items():
+        np.testing.assert_array_equal(fused[name], value, err_msg=name)
+
+
 def looked_at(net, iteration, fused):
     """Every blob of one pass."""
     net.draw_patterns(iteration)

@@ -64,6 +64,25 @@ class Normalization(Products):
         gx *= factor[:, None]
         return gx
 
+    def normalize_channels(self, x: np.ndarray, eps: float, weight: np.ndarray, bias: np.ndarray | None,
+                           relu: bool) -> tuple[np.ndarray, ...]:
+        """Return (y, mean, variance, factor): y = f(z * weight + bias), with the numbers of each channel.
+
+        z and the others: those of `standardize_channels`; f: max(., 0) with `relu`, else nothing.
+        """
+        z, mean, variance, factor = self.standardize_channels(x, eps)
+        y = self.transform_channels(z, None, weight, bias)
+        return self.xp.maximum(y, 0, out=y) if relu else y, mean, variance, factor
+
+    def normalize_channels_gradient(self, gy: np.ndarray, x: np.ndarray, y: np.ndarray | None,
+                                    mean: np.ndarray, factor: np.ndarray,
+                                    weight: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return (gx, gweight, gbias) of `normalize_channels`; y: its result with `relu`, None without."""
+        z = self.transform_channels(x, mean, factor)
+        g = gy if y is None else self.xp.where(y > 0, gy, gy.dtype.type(0))
+        gx, gweight, gbias = self.scale_gradients(g, z, weight)
+        return self.standardize_gradient(gx, z, factor), gweight, gbias
+
     def normalize_rows(self, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None,
                        eps: float, centred: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return (y, mean, factor): y = (x - mean) * factor * weight + bias, each row of x (rows, columns).

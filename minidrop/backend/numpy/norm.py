@@ -85,6 +85,28 @@ class Normalization(Generic):
                         _each(weight, 1, gy), gx)
         return gx
 
+    def normalize_channels(self, x: np.ndarray, eps: float, weight: np.ndarray, bias: np.ndarray | None,
+                           relu: bool) -> tuple[np.ndarray, ...]:
+        if not _fit(x) or not x.size:
+            return super().normalize_channels(x, eps, weight, bias, relu)
+        from minidrop.kernels import cpu_norm
+        y, *numbers = self.empty(x.shape, x.dtype), *(self.empty(x.shape[1:2], x.dtype) for _ in range(3))
+        threads.by_rows(cpu_norm.normalize_channels, x.shape[1], 3 * x.size, x, x.dtype.type(eps),
+                        _each(weight, 1, x), _each(bias, 0, x), relu, x.dtype.type(0), y, *numbers)
+        return y, *numbers
+
+    def normalize_channels_gradient(self, gy: np.ndarray, x: np.ndarray, y: np.ndarray | None,
+                                    mean: np.ndarray, factor: np.ndarray,
+                                    weight: np.ndarray) -> tuple[np.ndarray, ...]:
+        if not _fit(gy, x):
+            return super().normalize_channels_gradient(gy, x, y, mean, factor, weight)
+        from minidrop.kernels import cpu_norm
+        gx, *sums = self.empty(x.shape, x.dtype), *(self.empty(x.shape[1:2], x.dtype) for _ in range(2))
+        threads.by_rows(cpu_norm.normalize_channels_gradient, x.shape[1], 4 * x.size, gy, x,
+                        x if y is None else y, y is not None, mean, factor, _each(weight, 1, x),
+                        x.dtype.type(0), gx, *sums)
+        return gx, *sums
+
     def normalize_rows(self, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None,
                        eps: float, centred: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if not _are_rows(x):
@@ -113,9 +135,9 @@ class Normalization(Generic):
         found = _lrn_form(x, x, axes)
         if found is None:
             return super().lrn(x, axes, size, alpha, beta, k)
-        from minidrop.kernels import cpu_norm
+        from minidrop.kernels import cpu_lrn
         y, (shape, rows, across) = self.empty(x.shape, x.dtype), found
-        threads.by_rows(cpu_norm.lrn_across if across else cpu_norm.lrn_within, rows, (size + 8) * x.size,
+        threads.by_rows(cpu_lrn.lrn_across if across else cpu_lrn.lrn_within, rows, (size + 8) * x.size,
                         x.reshape(shape), size // 2, x.dtype.type(alpha), beta, x.dtype.type(k),
                         y.reshape(shape))
         return y
@@ -125,9 +147,9 @@ class Normalization(Generic):
         found = _lrn_form(gy, x, axes)
         if found is None:
             return super().lrn_gradient(gy, x, axes, size, alpha, beta, k)
-        from minidrop.kernels import cpu_norm
+        from minidrop.kernels import cpu_lrn
         gx, (shape, rows, across) = self.empty(x.shape, x.dtype), found
-        threads.by_rows(cpu_norm.lrn_across_gradient if across else cpu_norm.lrn_within_gradient, rows,
+        threads.by_rows(cpu_lrn.lrn_across_gradient if across else cpu_lrn.lrn_within_gradient, rows,
                         2 * (size + 8) * x.size, gy.reshape(shape), x.reshape(shape), size // 2,
                         x.dtype.type(alpha), beta, x.dtype.type(k), gx.reshape(shape))
         return gx
@@ -157,7 +179,7 @@ def _lrn_form(gy, x, axes):
     if not all(array.flags.c_contiguous and array.dtype.kind == "f" for array in (gy, x)):
         return None
     if tuple(axes) == (1,) and (places := math.prod(shape[2:])) >= _FEW_PLACES:
-        from minidrop.kernels.cpu_norm import CHUNK
+        from minidrop.kernels.cpu_lrn import CHUNK
         return (*shape[:2], places), shape[0] * -(-places // CHUNK), True
     if tuple(axes) == (2, 3) and x.ndim == 4:
         return (shape[0] * shape[1], *shape[2:]), shape[0] * shape[1], False
