@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.caffe.proto import caffe_pb2
 from minidrop.config import minidrop_pb2 as pb
 from minidrop.data.image_arrays import fit_mean, load_image, oversample, resize_image, to_input
 from minidrop.errors import ConfigError, DataError, ShapeError
 
 __all__ = ["Transformer", "array_to_blobproto", "array_to_datum", "arraylist_to_blobprotovecor_str",
            "arraylist_to_blobprotovector_str", "blobproto_to_array", "blobprotovector_str_to_arraylist",
-           "datum_to_array", "load_image", "oversample", "resize_image"]
+           "caffe_pb2", "datum_to_array", "load_image", "oversample", "resize_image"]
 
 
 # -- messages ------------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from minidrop.autograd import Parameter
 from minidrop.caffe import mode
 from minidrop.caffe.blobs import NetBlob, ParameterBlob
 from minidrop.errors import ConfigError, DataError, ShapeError
+from minidrop.layers import PythonLayer
+from minidrop.layers.python import Python
 from minidrop.net import Layerwise
 from minidrop.net import Net as Core
 
@@ -21,7 +23,10 @@ _PHASES = {TRAIN: "TRAIN", TEST: "TEST", "TRAIN": "TRAIN", "TEST": "TEST"}
 
 
 class LayerView:
-    """A layer of a net: `type`, `name`, and its parameters as `blobs`."""
+    """A layer of a net: `type`, `name`, and its parameters as `blobs`.
+
+    Of a Python layer a net shows the instance of the class that the file names.
+    """
 
     def __init__(self, name: str, type: str, blobs: list[ParameterBlob]):
         self.name, self.type, self.blobs = name, type, blobs
@@ -74,19 +79,22 @@ class Net:
     @property
     def params(self) -> dict[str, list[ParameterBlob]]:
         """{layer: its parameters} of the layers that have any."""
-        return {layer.name: layer.blobs for layer in self.layers if layer.blobs}
+        return {node.name: self._parameters(node) for node in self.core.graph.nodes if node.layer.params}
+
+    def _parameters(self, node):
+        return [ParameterBlob(own, self._of_step) for own in node.layer.params.values()]
 
     @property
-    def layers(self) -> list[LayerView]:
+    def layers(self) -> list[LayerView | PythonLayer]:
         """The layers in order."""
-        return [LayerView(node.name, node.config.type,
-                          [ParameterBlob(own, self._of_step) for own in node.layer.params.values()])
+        return [node.layer.instance() if isinstance(node.layer, Python) else
+                LayerView(node.name, node.config.type, self._parameters(node))
                 for node in self.core.graph.nodes]
 
     @property
-    def layer_dict(self) -> dict[str, LayerView]:
+    def layer_dict(self) -> dict[str, LayerView | PythonLayer]:
         """{name: layer}."""
-        return {layer.name: layer for layer in self.layers}
+        return dict(zip(self._layer_names, self.layers, strict=True))
 
     @property
     def inputs(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from minidrop.autograd import Parameter
 from minidrop.autograd.block import Blocks
 from minidrop.caffe import mode
 from minidrop.caffe.net import Net
-from minidrop.errors import NonFiniteError
+from minidrop.errors import ConfigError, NonFiniteError
 from minidrop.net.layerwise_parts import BlobGradients, compute_apart
 from minidrop.solver import Solver as Core
 from minidrop.solver.averages import average, begin
@@ -29,7 +30,7 @@ class Solver:
     type: str | None = None
 
     def __init__(self, solver_file: Any):
-        config = as_solver_config(solver_file)
+        config = replace(as_solver_config(solver_file), is_stepped=True)
         overrides: dict[str, Any] = {"type": self.type} if self.type else {}
         seed = mode.seed()
         if seed is not None and config.message.random_seed < 0:
@@ -88,7 +89,13 @@ class Solver:
                 self.core.step(1)
 
     def solve(self, resume_file: str | os.PathLike | None = None) -> None:
-        """Train until max_iter, from a snapshot if one is given, then write a snapshot and test."""
+        """Train until max_iter, from a snapshot if one is given, then write a snapshot and test.
+
+        Raises ConfigError where the file has no max_iter, which `step` can do without.
+        """
+        if not self.param.max_iter:
+            raise ConfigError(f"{self.core.config.where()}: max_iter is missing, to which solve() trains; "
+                              f"step(n) needs none")
         if resume_file is not None:
             self.restore(resume_file)
         started = None

@@ -66,6 +66,7 @@ class SolverConfig:
     path: str | None = None
     source: SourceMap = field(default_factory=lambda: SourceMap("<solver>"))
     ignore_unknown: bool = False        # in the network files that it names, as in its own
+    is_stepped: bool = False            # by a script, iteration by iteration: max_iter may be missing
 
     def where(self, *fields: Any) -> str:
         """Return "file:line:column" of a field: where("base_lr"), where(("test_iter", 1))."""

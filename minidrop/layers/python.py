@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import enum
 import importlib
 import traceback
 from collections.abc import Callable, Sequence
@@ -33,6 +34,16 @@ def allow_python(allowed: bool = True) -> bool:
     return before
 
 
+class LayerPhase(enum.IntEnum):
+    """The phase of a Python layer, a number as Caffe has it, whose str is the name, as in Faster R-CNN's."""
+
+    TRAIN = 0
+    TEST = 1
+
+    def __str__(self):
+        return self.name
+
+
 class PythonLayer:
     """Base of the classes that Python layers name; minidrop.caffe has it as Layer.
 
@@ -48,12 +59,12 @@ class PythonLayer:
     name of a bottom both are one blob, which begins with the bottom's values, and in backward holds those of
     the top and its diff. The diffs of other bottoms are zeros when backward begins; what it leaves in the
     diffs of self.blobs is added to the gradients. It has
-    `param_str`, `phase` (0: TRAIN, 1: TEST), `blobs`, and `name`. A layer without bottoms and parameters
-    feeds the net; where it stands in its data is its own: a snapshot does not have it.
+    `param_str`, `phase` (0: TRAIN, 1: TEST; str gives these names), `blobs`, and `name`. A layer without
+    bottoms and parameters feeds the net; where it stands in its data is its own: a snapshot does not have it.
     """
 
     def __init__(self, name: str = "", param_str: str = "", phase: int = 0, dtype: str = "float32"):
-        self.name, self.param_str, self.phase = name, param_str, phase
+        self.name, self.param_str, self.phase = name, param_str, LayerPhase(phase)
         self.param_str_ = param_str         # as older files of Caffe call it
         self.type = "Python"
         self.blobs = BlobList(dtype)
@@ -93,9 +104,12 @@ class Python(Layer):
         self.top = [named.get(name) or Blob((), dtype) for name in self.config.top]
         self.passes = 0
         kind = self._kind()
-        handed = self.context.handed.get(self.name)
+        handed, tops = self.context.handed.get(self.name, (None, ()))
         if type(handed) is kind:
             self.user = handed
+            for blob, shape in zip(self.top, tops, strict=False):       # what its `setup` may have given them
+                if blob not in self.bottom:
+                    blob.reshape(*shape)
         else:
             self.user = self._run(lambda: kind(self.name, self.settings.param_str or self.config.param_str,
                                                int(not self.training), dtype), "__init__", ConfigError)
@@ -144,8 +158,15 @@ class Python(Layer):
         return [ParameterSpec(f"blob{i}", blob.shape, FillerParameter(), initial=blob.written)
                 for i, blob in enumerate(self.user.blobs)]
 
-    def hands_on(self) -> Any:
+    def instance(self) -> PythonLayer:
+        """Return the instance of the class; its blobs hold the parameters, on a CPU their very arrays."""
+        backend: Any = self.context.backend
+        for blob, parameter in zip(self.user.blobs, self.params.values(), strict=True):
+            blob.hold(backend.to_host(parameter.data))
         return self.user
+
+    def hands_on(self) -> Any:
+        return self.user, [blob.shape for blob in self.top]
 
     def adopt(self, other: Any) -> None:
         """Go on with a copy of the instance that `other` has run, in the shapes of this layer."""

@@ -21,9 +21,11 @@ def solver_problems(config: SolverConfig) -> list[str]:
     settings = config.message
     found = check_lr_policy(settings) + check_rule(settings) + ema_problems(settings)
     found += wire_problems(settings) + local_problems(settings)
+    if not (settings.HasField("max_iter") or config.is_stepped):
+        found.append(("max_iter", "max_iter is missing, the number of iterations to train"))
     for field, least in (("max_iter", 1), ("iter_size", 1), ("average_loss", 1), ("reduce_bucket", 1),
                          ("display", 0), ("snapshot", 0), ("test_interval", 0)):
-        if getattr(settings, field) < least:
+        if settings.HasField(field) and getattr(settings, field) < least:
             found.append((field, f"{field} must be at least {least}, got {getattr(settings, field)}"))
     if settings.HasField("clip_gradients") and settings.clip_gradients == 0:
         found.append(("clip_gradients", "clip_gradients: 0 makes every gradient 0, so nothing would be "
