@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from minidrop.config.forks import foreign_type, foreign_v1_type
+from minidrop.config.forks import YOUNGER_TYPES, foreign_type, foreign_v1_type
 from minidrop.config.minidrop_pb2 import LayerParameter
 from minidrop.registry import Registry
 
@@ -64,8 +64,9 @@ def unknown_v1_type(value: str) -> str:
         if kind and plain in (old.replace("_", "").lower(), kind.lower()):
             return f"'layers' has no type {value}; this form calls it {old}: write type: {old}"
     today = next((kind for kind in layer_types.names() if kind.lower() == plain), "")
-    return today and (f"'layers' has no type {value}, which is younger than this form; write layer {{ type: "
-                      f"\"{today}\" ... }}, and the other layers in today's form too")
+    return today and (f"'layers' has no type {value}, which is younger than this form; take this layer out, "
+                      f"let `minidrop upgrade` write the file anew, and add layer {{ type: \"{today}\" ... }}"
+                      f"{YOUNGER_TYPES.get(value, '')}")
 
 
 @cache

@@ -11,7 +11,7 @@ SSD = "SSD (weiliu89/caffe, branch ssd)"
 FAST_RCNN = "Fast and Faster R-CNN (rbgirshick/caffe-fast-rcnn)"
 R_FCN = "R-FCN (daijifeng001/caffe-rfcn)"
 DEEPLAB = "DeepLab (deeplab-public)"
-PSPNET = "PSPNet (hszhao/PSPNet)"
+BN_FORKS = "SegNet, PSPNet and others with a BN layer"
 SEGNET = "SegNet (alexgkendall/caffe-segnet)"
 CRF_RNN = "CRF-RNN (torrvision/caffe)"
 NVCAFFE = "NVCaffe (NVIDIA/caffe)"
@@ -69,10 +69,10 @@ _FIELDS = {
                                          "mat_write_param", "interp_param"), _OTHER_LAYER)},
     SEGNET: {
         "LossParameter": dict.fromkeys(("weight_by_label_freqs", "class_weighting"),
-                                       "every class counts the same; InfogainLoss can weigh them"),
+                                       "every class counts the same; class_weight can weigh them"),
         "DropoutParameter": {"sample_weights_test": "tests drop nothing; test --mc samples as it means to"},
         "LayerParameter": dict.fromkeys(("dense_image_data_param", "upsample_param"), _OTHER_LAYER)},
-    PSPNET: {"LayerParameter": {"bn_param": _OTHER_LAYER}},
+    BN_FORKS: {"LayerParameter": {"bn_param": _OTHER_LAYER}},
     CRF_RNN: {"LayerParameter": {"multi_stage_meanfield_param": _OTHER_LAYER}},
     NVCAFFE: {
         "NetParameter": {
@@ -156,10 +156,12 @@ _TYPES = {
                          _CLASS),
     DEEPLAB: {**dict.fromkeys(("DenseCRF", "MatRead", "MatWrite", "SegAccuracy", "UniqueLabel"), _CLASS),
               "ImageSegData": "write HDF5Data or Data layers, one of images and one of labels",
-              "Interp": "write a Deconvolution with a weight_filler of type bilinear and lr_mult: 0"},
-    PSPNET: {"BN": _BATCH_NORM},
+              "Interp": "write a Python layer, or a Deconvolution with a weight_filler of type bilinear and "
+                        "lr_mult: 0, which does not put corners on corners"},
+    BN_FORKS: {"BN": _BATCH_NORM},
     SEGNET: {"DenseImageData": "write HDF5Data or Data layers, one of images and one of labels",
-             "Upsample": "write a Deconvolution with a weight_filler of type bilinear and lr_mult: 0"},
+             "Upsample": "write a Python layer that puts values where the mask, the Pooling's second top, "
+                         "says; a Deconvolution would be another net"},
     CRF_RNN: {"MultiStageMeanfield": _CLASS},
     NVCAFFE: {"DetectNetTransformation": _CLASS},
     INTEL: {"SpatialDropout": "write a Dropout with axes: 2 axes: 3, or an ApproxDropout",
@@ -177,6 +179,11 @@ _TYPES = {
     FACES: dict.fromkeys(("CenterLoss", "MarginInnerProduct"), _CLASS),
     "domain adaptation (ddtm/caffe)": {"GradientReversal": _CLASS, "GradientScaler": _CLASS},
 }
+
+YOUNGER_TYPES = {
+    "CROP": "; it found by itself where to cut, and has to be told now: crop_param { axis: 2 offset: N }",
+}
+"""Values of V1's `type` of forks, and what today's type of the name does otherwise."""
 
 # Values of enums that Caffe lacks; all of them choose how something is computed, never what.
 _VALUES = {

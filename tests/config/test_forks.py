@@ -138,3 +138,21 @@ def test_an_engine_of_a_fork_is_named_or_passed_over(caplog):
     ": [1, 2]", ": [{ a: 1 }, < >]", ": WORD", ": 017", " { a" * 90 + ": 1" + " }" * 90, ": true;", ": 1,"])
 def test_whatever_an_unknown_field_holds_is_passed_over(value):
     assert parse_net(f"bogus{value}\n{PLAIN}", ignore_unknown=True).message == parse_net(PLAIN).message
+
+
+@pytest.mark.parametrize("kind, fork, advice", [
+    ("BN", "SegNet, PSPNet and others with a BN layer", "write a BatchNorm layer and behind it a Scale"),
+    ("Upsample", "SegNet (alexgkendall/caffe-segnet)", "where the mask, the Pooling's second top, says"),
+    ("Interp", "DeepLab (deeplab-public)", "which does not put corners on corners"),
+])
+def test_no_other_layer_is_advised_as_the_same_where_it_is_not(kind, fork, advice):
+    from minidrop.net import Net
+    with pytest.raises(ConfigError) as error:
+        Net(parse_net(PLAIN + f'layer {{ name: "a" type: "{kind}" bottom: "ip2" top: "y" }}'), device="cpu")
+    assert f"of a fork of Caffe, {fork}, and minidrop has none; write" in str(error.value)
+    assert advice in str(error.value)
+
+
+def test_what_segnet_weighs_classes_by_has_a_field_here():
+    with pytest.raises(ConfigError, match="every class counts the same; class_weight can weigh them"):
+        parse_net('layer { name: "l" type: "SoftmaxWithLoss" loss_param: { class_weighting: 0.25 } }')

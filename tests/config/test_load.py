@@ -148,8 +148,11 @@ def test_decimal_is_needed():
     ('layers { name: "x" type: RELU } layer { name: "y" type: "ReLU" }',
      "1:1: 'layers' is Caffe's old (V1) form of 'layer', and both are given; write `layer { type: "
      "\"InnerProduct\" ... }` for `layers { type: INNER_PRODUCT ... }`"),
-    ('layers { type: CROP }', "1:16: 'layers' has no type CROP, which is younger than this form; write layer "
-     "{ type: \"Crop\" ... }, and the other layers in today's form too"),
+    ('layers { type: CROP }', "1:16: 'layers' has no type CROP, which is younger than this form; take this "
+     "layer out, let `minidrop upgrade` write the file anew, and add layer { type: \"Crop\" ... }; it found "
+     "by itself where to cut, and has to be told now: crop_param { axis: 2 offset: N }"),
+    ('layers { type: PRELU }', "1:16: 'layers' has no type PRELU, which is younger than this form; take this "
+     "layer out, let `minidrop upgrade` write the file anew, and add layer { type: \"PReLU\" ... }"),
     *((f'layers {{ type: {wrong} }}', f"1:16: 'layers' has no type {wrong}; this form calls it {right}: "
        f"write type: {right}") for wrong, right in (
         ("ReLU", "RELU"), ("Convolution", "CONVOLUTION"), ("InnerProduct", "INNER_PRODUCT"),
