@@ -25,12 +25,16 @@ OPENCL = "Caffe's OpenCL branch (naibaf7)"
 FACES = "face recognition (ydwen/caffe-face, wy1iu/sphereface)"
 TSN = "temporal segments (yjxiong/caffe)"
 SGDR = "warm restarts (SGDR)"
+C3D = "C3D (facebook/C3D)"
+READING = "recognition of text (jolibrain/caffe and others with ContinuationIndicator)"
+CAFFE_LSTM = "caffe-lstm (junhyukoh/caffe-lstm)"
 
 _SPEED = "only speed or memory changes"
 _FLOAT32 = "numbers stay float32; --precision float16 is minidrop's way"
 _IMAGES = "images are not changed in this way, so training sees less variety"
 _TEST_OUTPUT = "tests show the net's outputs as they are"
 _OTHER_LAYER = "nothing changes unless a layer of the fork's type reads it"
+_THREE_AXES = "the layer knows no axis of time; write kernel_size, stride and pad for each of the three axes"
 
 
 class Foreign(NamedTuple):
@@ -141,6 +145,11 @@ _FIELDS = {
     TSN: {"TransformationParameter": {
         **dict.fromkeys(("fix_crop", "multi_scale", "more_fix_crop", "max_distort", "scale_ratios"), _IMAGES),
         "is_flow": "a mirrored flow keeps its sign"}},
+    C3D: {
+        message: dict.fromkeys(("kernel_depth", "temporal_stride", "temporal_pad"), without)
+        for message, without in (("ConvolutionParameter", _THREE_AXES), ("PoolingParameter", _OTHER_LAYER))},
+    READING: {"LayerParameter": {"continuation_indicator_param": _OTHER_LAYER}},
+    CAFFE_LSTM: {"LayerParameter": {"lstm_param": _OTHER_LAYER}},
     SGDR: {"SolverParameter": {"mult_factor": "the learning rate has no warm restarts"}},
 }
 
@@ -177,6 +186,14 @@ _TYPES = {
     YOLO: dict.fromkeys(("EvalDetection", "Mish", "RegionLoss", "Reorg", "YoloDetectionOutput", "Yolov3",
                          "Yolov3DetectionOutput"), _CLASS),
     FACES: dict.fromkeys(("CenterLoss", "MarginInnerProduct"), _CLASS),
+    C3D: {**dict.fromkeys(("Convolution3D", "Deconvolution3D"),
+                          "write the type without 3D, with kernel_size, stride and pad given once for each "
+                          "of the three axes, time first"),
+          "Pooling3D": _CLASS},
+    READING: {"ContinuationIndicator": "write type: \"Fill\" with a bottom and fill_param { shape { dim: "
+                                       "STEPS dim: SEQUENCES } value: 1 first: 0 }, which is the same"},
+    CAFFE_LSTM: {"Lstm": "write an LSTM with recurrent_param, which has bottoms of steps, sequences and "
+                         "inputs, and of where sequences begin"},
     "domain adaptation (ddtm/caffe)": {"GradientReversal": _CLASS, "GradientScaler": _CLASS},
 }
 

@@ -156,3 +156,21 @@ def test_no_other_layer_is_advised_as_the_same_where_it_is_not(kind, fork, advic
 def test_what_segnet_weighs_classes_by_has_a_field_here():
     with pytest.raises(ConfigError, match="every class counts the same; class_weight can weigh them"):
         parse_net('layer { name: "l" type: "SoftmaxWithLoss" loss_param: { class_weighting: 0.25 } }')
+
+
+def test_video_and_text_nets_are_told_what_to_write():
+    for kind, fork, advice in (
+            ("Convolution3D", "C3D", "without 3D, with kernel_size, stride and pad given once"),
+            ("Pooling3D", "C3D", "Python"), ("Lstm", "caffe-lstm", "write an LSTM with recurrent_param"),
+            ("ContinuationIndicator", "recognition of text", 'write type: "Fill"')):
+        assert FOREIGN_TYPES[kind].fork.startswith(fork) and advice in FOREIGN_TYPES[kind].without
+    with pytest.raises(ConfigError, match="CONVOLUTION3D: it is of a fork of Caffe, C3D"):
+        parse_net('layers { name: "conv1a" type: CONVOLUTION3D convolution_param { num_output: 2 } }')
+
+
+def test_what_stands_for_a_continuation_indicator_begins_each_sequence_at_its_first_step():
+    from minidrop.net import Net
+    net = Net(parse_net('layer { name: "d" type: "Input" top: "x" input_param { shape { dim: 3 dim: 2 } } } '
+                        'layer { name: "c" type: "Fill" bottom: "x" top: "cont" fill_param { '
+                        'shape { dim: 3 dim: 2 } value: 1 first: 0 } }'), device="cpu")
+    assert net.forward(x=[[0] * 2] * 3)["cont"].numpy().tolist() == [[0, 0], [1, 1], [1, 1]]
