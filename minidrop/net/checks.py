@@ -96,18 +96,19 @@ def _vocabulary(graph, ref):
 
 
 def check_twins(graph: Graph, problems: Problems) -> None:
-    """Add to `problems` each layer with parameters that has the name of another, as they are found by it.
+    """Add to `problems` each layer with parameters that has no name of its own, as they are found by it.
 
-    Others are called otherwise, with a warning: Caffe lets two layers have one name.
+    Others are called otherwise, with a warning: in Caffe layers may have one name, or none.
     """
     renamed = []
     for node, name, where in graph.twins:
+        what = f"there is a layer {name!r} already, at {where}" if name else "the layer has no name"
         if node.is_sound and node.layer.parameter_specs():
-            problems.add(node.index, f"there is a layer {name!r} already, at {where}; give a layer with "
-                                     f"parameters a name of its own", "name")
+            problems.add(node.index, f"{what}; give a layer with parameters a name of its own", "name")
         else:
-            renamed.append((problems.config.where(node.index, "name"), name, where, node.name))
+            renamed.append((problems.config.where(node.index, "name"), what, "this one" if name else "it",
+                            node.name))
     for found in renamed[:MOST_MISTAKES]:
-        log.warning("%s: there is a layer %r already, at %s; this one is called %r here", *found)
+        log.warning("%s: %s; %s is called %r here", *found)
     if len(renamed) > MOST_MISTAKES:
-        log.warning("... and %d more layers of one name with another", len(renamed) - MOST_MISTAKES)
+        log.warning("... and %d more layers without a name of their own", len(renamed) - MOST_MISTAKES)

@@ -116,7 +116,7 @@ class Graph:
     """The nodes in file order, with the blobs and parameters that connect them.
 
     `writer[ref]` is a node, `readers[ref]` a list of (node, bottom number), `shapes[ref]` a logical shape.
-    `parameters` are each once, also if shared. `twins` had the name of a layer above and were given another.
+    `parameters` are each once, also if shared. `twins` had no name of their own, and were given one.
     """
 
     nodes: list = field(default_factory=list)
@@ -124,7 +124,7 @@ class Graph:
     readers: dict = field(default_factory=dict)
     shapes: dict = field(default_factory=dict)
     parameters: list = field(default_factory=list)
-    twins: list = field(default_factory=list)       # (node, name as written, where it was first)
+    twins: list = field(default_factory=list)       # (node, name as written or "", where it was first)
 
     @property
     def parameter_count(self) -> int:
@@ -167,14 +167,13 @@ def _wire(config, problems):
             first_written.setdefault(top, index)
     for index, message in enumerate(messages):
         node = Node(index, message, [], [])
-        if not message.name:
-            problems.add(index, "a layer needs a name", "type")
-        elif message.name in names:
-            name = message.name
-            graph.twins.append((node, name, config.where(names[name])))
-            if name not in free:
-                free[name] = _free_names(name, taken)
-            message.name = next(free[name])
+        name = message.name
+        if not name or name in names:
+            graph.twins.append((node, name, config.where(names[name]) if name else ""))
+            plain = name or message.type or "layer"
+            if plain not in free:
+                free[plain] = _free_names(plain, taken)
+            message.name = next(free[plain])
         names.setdefault(message.name, index)
         for i, bottom in enumerate(message.bottom):
             if bottom in current:
@@ -204,8 +203,8 @@ def _wire(config, problems):
 
 
 def _free_names(name, taken):
-    """Return an iterator over NAME_2, NAME_3, ... that no layer has."""
-    return (new for i in count(2) if (new := f"{name}_{i}") not in taken)
+    """Return an iterator over NAME, NAME_2, NAME_3, ... that no layer has."""
+    return (new for i in count(1) if (new := f"{name}_{i}" if i > 1 else name) not in taken)
 
 
 def _missing(bottom, index, blobs, count, writer, messages):

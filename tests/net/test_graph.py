@@ -83,8 +83,9 @@ MISTAKES = {
         "net.prototxt:3:9: layer 'in_2' (InnerProduct): there is a layer 'in' already, at net.prototxt:1:1; "
         "give a layer with parameters a name of its own"),
     "no name": (
-        'layer { type: "ReLU" bottom: "data" top: "r" }',
-        "net.prototxt:3:9: layer '' (ReLU): a layer needs a name"),
+        'layer { type: "InnerProduct" bottom: "data" top: "r" inner_product_param { num_output: 3 } }',
+        "net.prototxt:3:1: layer 'InnerProduct' (InnerProduct): the layer has no name; give a layer with "
+        "parameters a name of its own"),
     "too few bottoms": (
         'layer { name: "l" type: "SoftmaxWithLoss" bottom: "data" top: "l" }',
         "net.prototxt:3:1: layer 'l' (SoftmaxWithLoss): expected 2 bottoms, got 1"),
@@ -163,6 +164,16 @@ layer { name: "in" type: "ReLU" bottom: "s" top: "t" }""", "net.prototxt"), devi
                                   "this one is called 'in_3' here")
 
 
+def test_a_layer_without_parameters_needs_no_name(caplog):
+    net = Net(parse_net(DATA + """
+layer { type: "ReLU" bottom: "data" top: "r" }
+layer { name: "ReLU_2" type: "ReLU" bottom: "r" top: "r" }
+layer { type: "ReLU" bottom: "r" top: "s" }""", "net.prototxt"), device="cpu")
+    assert list(net.layers)[-3:] == ["ReLU", "ReLU_2", "ReLU_3"]
+    assert caplog.messages == ["net.prototxt:4:1: the layer has no name; it is called 'ReLU' here",
+                               "net.prototxt:6:1: the layer has no name; it is called 'ReLU_3' here"]
+
+
 def test_what_follows_from_a_mistake_is_not_reported_too():
     lines = report(DATA + ip("ip1", "data", "a", "") + ip("ip2", "a", "b")
                    + ip("ip3", "b", "c", "num_output: 0"))
@@ -219,4 +230,4 @@ def test_many_layers_of_one_name_get_names_in_order_and_few_warnings(caplog):
     names = list(net.layers)[1:]
     assert names[:4] == ["r", "r_2", "r_4", "r_5"] and names[-2:] == ["r_2001", "r_3"]
     assert len(caplog.messages) == 101
-    assert caplog.messages[-1] == "... and 1899 more layers of one name with another"
+    assert caplog.messages[-1] == "... and 1899 more layers without a name of their own"
