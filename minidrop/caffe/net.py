@@ -150,7 +150,8 @@ class Net:
                 **inputs: Any) -> dict[str, Any]:
         """Run the layers from `start` to `end` and return {output: its array}, those of `blobs` too.
 
-        Outputs are the tops of `end` where it is given. inputs: the arrays of all inputs, or none.
+        Outputs are the tops of `end` where it is given. inputs: the arrays of all inputs, or none, of as many
+        records as the net's batches have. Raises ShapeError for one that does not fit its blob.
         """
         self._fill(inputs, self.inputs, "inputs", lambda blob: blob.data)
         self.layerwise.forward(start, end)
@@ -214,7 +215,11 @@ class Net:
         return NetBlob(self.layerwise, name)
 
     def _fill(self, arrays, expected, what, target_of):
-        """Write arrays to blobs, which must be all that are expected."""
+        """Write arrays to blobs, which must be all that are expected.
+
+        As in pycaffe an array of as many records is spread over the axes of the blob, as NumPy does it: (1,)
+        over (1, 1).
+        """
         if not arrays:
             return
         if set(arrays) != set(expected):
@@ -225,7 +230,7 @@ class Net:
             target = target_of(self._blob(name))
             with backend.active():
                 array = backend.asarray(array, target.dtype)
-                if array.shape != target.shape:
+                if array.shape != target.shape and not _spreads(array.shape, target.shape):
                     raise ShapeError(f"blob {name!r} has shape {target.shape}, the array for it "
                                      f"{tuple(array.shape)}; net.blobs[{name!r}].reshape(...) changes it")
                 target[...] = array
@@ -268,6 +273,14 @@ class Net:
     def save_hdf5(self, path: str | os.PathLike, write_diff: bool = False) -> None:
         """Write the weights as HDF5, whatever the name, with gradients if wanted."""
         self.core.save(path, write_diff, ".h5")
+
+
+def _spreads(shape, target):
+    """Return whether NumPy spreads an array over a shape with as many records."""
+    try:
+        return shape[:1] == target[:1] != () and np.broadcast_shapes(shape, target) == tuple(target)
+    except ValueError:
+        return False
 
 
 def _filled(array, size):

@@ -89,6 +89,22 @@ def test_data_written_to_the_input_is_what_runs():
     assert (net.forward()["prob"] != out["prob"])[0].all()
 
 
+def test_a_captioner_gives_words_as_rows_to_inputs_of_more_axes():
+    text = """input: "word" input_shape { dim: 1 dim: 1 } input: "cont" input_shape { dim: 1 dim: 1 }
+        layer { name: "e" type: "Embed" bottom: "word" top: "e" embed_param { input_dim: 9 num_output: 4
+          bias_term: false weight_filler { type: "uniform" min: -1 } } }
+        layer { name: "lstm" type: "LSTM" bottom: "e" bottom: "cont" top: "h" recurrent_param {
+          num_output: 3 weight_filler { type: "uniform" min: -1 } } }"""
+    net = net_of(text)
+    net.save("w.caffemodel")
+    words = [0, 5, 7]
+    found = [net.forward(word=np.array([word]), cont=np.array([word > 0]))["h"][0, 0].copy()
+             for word in words]
+    whole = net_of(text.replace("dim: 1 dim: 1", "dim: 3 dim: 1"), "w.caffemodel", caffe.TEST).forward(
+        word=np.array(words)[:, None], cont=np.array([[0], [1], [1]]))["h"]
+    np.testing.assert_allclose(found, whole[:, 0], rtol=1e-4)
+
+
 def test_weights_written_are_what_runs():
     net = net_of()
     for blob in net.params["fc"]:
@@ -213,6 +229,8 @@ def test_forward_all_in_batches_of_the_net():
 @pytest.mark.parametrize("call, error, what", [
     (lambda net: net.forward(date=1), DataError, "inputs of the net or for none: data; got date"),
     (lambda net: net.forward(data=image(1, 3, 8, 8)), ShapeError, r"has shape \(2, 3, 8, 8\)"),
+    (lambda net: net.forward(data=np.ones((2, 8, 8))), ShapeError, r"has shape \(2, 3, 8, 8\)"),
+    (lambda net: net.forward(data=np.ones(())), ShapeError, r"has shape \(2, 3, 8, 8\)"),
     (lambda net: net.forward(start="no"), ConfigError, "no layer 'no'"),
     (lambda net: net.forward(blobs=["no"]), ConfigError, "no blob 'no'"),
     (lambda net: net.forward_all(data=np.float32(1)), ShapeError, "one number of records"),
