@@ -12,7 +12,7 @@ from google.protobuf.descriptor import FieldDescriptor as F
 from google.protobuf.message import Message
 
 from minidrop.config.fields import layer_types, unknown_type, unknown_v1_type
-from minidrop.config.forks import foreign_engine, foreign_field
+from minidrop.config.forks import RENAMED, foreign_engine, foreign_field
 from minidrop.config.source_map import locate
 from minidrop.errors import MOST_MISTAKES, ConfigError, nearest
 
@@ -81,6 +81,10 @@ def _check_message(entries, descriptor, problems, other=None):
         if is_foreign:
             place = entries.by_name["type"][0].value_place
             problems.types.append((place, partial(_unknown_type, _text_of(entries, "name"), kind)))
+    elif descriptor.name == "V1LayerParameter":     # an unknown type is a mistake among the values
+        field = descriptor.fields_by_name["type"]
+        is_foreign = any(entry.kind not in ("message", "string") and problem_of(entry.text, field)
+                         for entry in entries.by_name.get("type", ()))
     for entry in entries:
         field = descriptor.fields_by_name.get(entry.name)
         if field is None and is_foreign and entry.name.endswith("_param"):
@@ -252,8 +256,9 @@ def _unknown(entry, descriptor, other):
         return (f"'{name}' belongs to a {_FILES[other.name]} file, and this is read as a "
                 f"{_FILES[descriptor.name]} file; are the two swapped?")
     if foreign_field(descriptor.name, name) is not None:
-        return (f"{descriptor.name} has no field '{name}'{_what_then(descriptor.name, name)}; delete it, or "
-                f"ignore such fields with --ignore-unknown")
+        own = RENAMED.get((descriptor.name, name))
+        return (f"{descriptor.name} has no field '{name}'{_what_then(descriptor.name, name)}; " + (
+            f"write {own} in its place" if own else "delete it, or ignore such fields with --ignore-unknown"))
     if descriptor.name == "LayerParameter" and name in _OF_V1:
         return f"'{name}' is of the old `layers {{ }}`; in `layer {{ }}` write {_OF_V1[name]}"
     inside = [field.name for field in descriptor.fields

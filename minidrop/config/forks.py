@@ -66,11 +66,13 @@ _FIELDS = {
     R_FCN: {
         "LayerParameter": dict.fromkeys(("psroi_pooling_param", "box_annotator_ohem_param"), _OTHER_LAYER)},
     DEEPLAB: {
-        "ConvolutionParameter": dict.fromkeys(("hole", "hole_h", "hole_w"),
-                                              "the kernel has no holes; Caffe calls this dilation"),
-        "ImageDataParameter": {"label_type": "labels are one integer an image, never an image"},
-        "LayerParameter": dict.fromkeys(("dense_crf_param", "seg_accuracy_param", "mat_read_param",
-                                         "mat_write_param", "interp_param"), _OTHER_LAYER)},
+        "ConvolutionParameter": dict.fromkeys(("hole", "hole_h", "hole_w"), "the kernel has no holes"),
+        "ImageDataParameter": {"label_type": "labels are one integer an image, never an image",
+                               "has_label": "each line of the list ends with a label"},
+        "LayerParameter": {"strict_dim": "weights are read where their shapes are equal",
+                           "softmaxloss_param": "every class counts the same; class_weight can weigh them",
+                           **dict.fromkeys(("dense_crf_param", "seg_accuracy_param", "mat_read_param",
+                                         "mat_write_param", "interp_param"), _OTHER_LAYER)}},
     SEGNET: {
         "LossParameter": dict.fromkeys(("weight_by_label_freqs", "class_weighting"),
                                        "every class counts the same; class_weight can weigh them"),
@@ -197,6 +199,10 @@ _TYPES = {
     "domain adaptation (ddtm/caffe)": {"GradientReversal": _CLASS, "GradientScaler": _CLASS},
 }
 
+RENAMED = {("ConvolutionParameter", "hole"): "dilation",
+           **{("ConvolutionParameter", f"hole_{side}"): "dilation, once for each axis," for side in "hw"}}
+"""What Caffe calls a field of a fork."""
+
 YOUNGER_TYPES = {
     "CROP": "; it found by itself where to cut, and has to be told now: crop_param { axis: 2 offset: N }",
 }
@@ -217,9 +223,9 @@ FOREIGN_TYPES = {kind: Foreign(fork, advice) for fork, kinds in _TYPES.items()
 def foreign_field(message: str, field: str) -> Foreign | None:
     """Return the fork that has a field of a message, e.g. ("LayerParameter", "norm_param"), or None.
 
-    `without` says what happens if the field is ignored.
+    `without` says what happens if the field is ignored. Fields of today's layers are those of V1's, too.
     """
-    return FIELDS.get((message, field))
+    return FIELDS.get((message.removeprefix("V1"), field))
 
 
 def foreign_type(kind: str) -> Foreign | None:

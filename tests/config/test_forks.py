@@ -174,3 +174,26 @@ def test_what_stands_for_a_continuation_indicator_begins_each_sequence_at_its_fi
                         'layer { name: "c" type: "Fill" bottom: "x" top: "cont" fill_param { '
                         'shape { dim: 3 dim: 2 } value: 1 first: 0 } }'), device="cpu")
     assert net.forward(x=[[0] * 2] * 3)["cont"].numpy().tolist() == [[0, 0], [1, 1], [1, 1]]
+
+
+def test_settings_of_a_v1_layer_of_a_fork_are_no_mistakes_of_their_own():
+    with pytest.raises(ConfigError) as error:
+        parse_net('layers { name: "i" type: INTERP bottom: "x" top: "y" interp_param { zoom: 8 } }', "n")
+    assert str(error.value).startswith("n:1:26: unknown layer type INTERP: it is of a fork of Caffe, DeepLab")
+    assert len(str(error.value).split("\n")) == 1
+    for kind in ("4", "CONVOLUTION"):
+        with pytest.raises(ConfigError, match="has no field 'interp_param': it is of a fork of Caffe"):
+            parse_net(f'layers {{ name: "i" type: {kind} interp_param {{ zoom_factor: 8 }} }}')
+    with pytest.raises(ConfigError, match="'type' takes one of"):
+        parse_net('layers { name: "i" type: "CONVOLUTION" interp_param { zoom_factor: 8 } }')
+
+
+def test_a_field_that_caffe_has_by_another_name_is_to_be_written_so():
+    with pytest.raises(ConfigError) as error:
+        parse_net('layers { type: CONVOLUTION strict_dim: false convolution_param { hole: 2 } }', "n")
+    fork = "it is of a fork of Caffe, DeepLab (deeplab-public); without it"
+    assert str(error.value).split("\n") == [
+        f"n:1:28: V1LayerParameter has no field 'strict_dim': {fork} weights are read where their shapes "
+        f"are equal; delete it, or ignore such fields with --ignore-unknown",
+        f"n:1:66: ConvolutionParameter has no field 'hole': {fork} the kernel has no holes; write dilation "
+        f"in its place"]
