@@ -130,6 +130,29 @@ class Net:
     def _layer_names(self):
         return [node.name for node in self.core.graph.nodes]
 
+    # As numbers among _blob_names, by which tools that convert or count nets walk them.
+    @property
+    def _blobs(self):
+        return list(self.blobs.values())
+
+    @property
+    def _inputs(self):
+        return self._numbers(self.inputs)
+
+    @property
+    def _outputs(self):
+        return self._numbers(self.outputs)
+
+    def _bottom_ids(self, layer):
+        return self._numbers(ref.name for ref in self.core.graph.nodes[layer].bottoms)
+
+    def _top_ids(self, layer):
+        return self._numbers(ref.name for ref in self.core.graph.nodes[layer].tops)
+
+    def _numbers(self, names):
+        number = {name: i for i, name in enumerate(self._blob_names)}
+        return [number[name] for name in names]
+
     def _of_step(self, parameter: Parameter) -> Any:
         """Return the gradient of a solver's last step, one array that may be changed; None: none is known."""
         found = self.gradients_of_step.get(parameter)

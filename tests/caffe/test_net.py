@@ -55,6 +55,16 @@ def test_what_a_net_has():
     assert (net.blobs["fc"].num, net.blobs["fc"].channels, net.blobs["fc"].height) == (2, 5, 1)
 
 
+def test_a_net_is_walked_by_the_numbers_of_blobs():
+    net = net_of()
+    assert [net._blob_names[i] for i in (*net._inputs, *net._outputs)] == ["data", "prob"]
+    assert [[[net._blob_names[i] for i in ids(layer)] for ids in (net._bottom_ids, net._top_ids)]
+            for layer in range(len(net.layers))] == [
+        [[], ["data"]], [["data"], ["conv"]], [["conv"], ["conv"]], [["conv"], ["pool"]], [["pool"], ["fc"]],
+        [["fc"], ["prob"]]]
+    assert [blob.shape for blob in net._blobs] == [blob.shape for blob in net.blobs.values()]
+
+
 def test_the_ways_to_make_one():
     first = net_of()
     first.params["fc"][1].data[...] = [1, 2, 3, 4, 5]
