@@ -162,10 +162,7 @@ def weight_gradient(x: np.ndarray, c: Any, channels: Any, layout: Any, offsets: 
             own = g[:images * here * places * width].reshape(images, here * places, width)
             transpose_places(planes, n, images, o + column, outputs - column, top * places, here * places,
                              own, zero, form[1])
-            if vectors == 3:
-                _add_panel(laid, offsets, pitch, own, gW, column, images, here, places, zero,
-                           (form[0], (None, None, None), form[1]))
-            elif vectors == 2:
+            if vectors == 2:
                 _add_panel(laid, offsets, pitch, own, gW, column, images, here, places, zero,
                            (form[0], (None, None), form[1]))
             else:

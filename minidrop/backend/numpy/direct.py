@@ -16,10 +16,10 @@ from minidrop.backend.window import Window
 from minidrop.kernels import threads
 
 # How many rows stay in registers, with three vectors of places each, and how many do for the last ones; for
-# the gradient of weights so many taps, with up to three vectors of outputs. It is what the 32 registers of
+# the gradient of weights so many taps, with up to two vectors of outputs. It is what the 32 registers of
 # AVX-512, the 16 of AVX2 hold.
 _ROWS = {512: (8, 4), 256: (4, 2)}
-_PRODUCT_TAPS = {512: 8, 256: 4}
+_PRODUCT_TAPS = {512: 12, 256: 6}
 _TAPS_ALONE = 9             # of a gradient of one row
 _BAND_BYTES = 3 << 17       # of a band that is laid out: within the second cache
 _LEAST_UNITS = 8            # so many can be shared between cores
@@ -198,8 +198,7 @@ def weight_gradient(backend: Any, x: np.ndarray, gy: np.ndarray, window: Window,
     taps, lanes, zero = _PRODUCT_TAPS[BITS], lanes_of(x.dtype), x.dtype.type(0)
     wide, deep = min(channels, _SQUARE), min(outputs, _SQUARE)
     vectors = -(-deep // lanes)
-    blocks = -(-vectors // 3)
-    panels = np.array([vectors * (i + 1) // blocks - vectors * i // blocks for i in range(blocks)])
+    panels = np.array([2] * (vectors // 2) + [1] * (vectors % 2))
     lines, places = gy.shape[2:]
     band, bands = _bands((wide * x.shape[3] + deep * places) * x.itemsize, window, lines, _LEAST_UNITS)
     layout = _layout(x.shape[3], window, places, band)
