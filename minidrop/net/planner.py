@@ -257,12 +257,10 @@ def _epilogues(graph, plan):
               if drop.producer is not None and drop.kind == "units" and drop.fact.leaves_scale
               and drop.node.is_own_word}
     for node in graph.nodes:
-        if not node.is_own_word:
-            continue
-        if any(fact.epilogue for fact in node.passes):
+        if any(fact.epilogue for fact in node.passes) and node.is_own_word:
             yield from _scaled(graph, node)
             continue
-        if not (len(node.products) == 1 and node.products[0].epilogue):
+        if not (len(node.products) == 1 and node.products[0].epilogue and node.is_own_word):
             continue
         found, below = Epilogue(node), _in_place_reader(graph, node)
         if below is not None and below.activation and below.is_own_word:
@@ -278,7 +276,7 @@ def _epilogues(graph, plan):
 def _scaled(graph, node):
     """Yield the Epilogue of a normalization: a Scale below it, and a ReLU below that."""
     below = _in_place_reader(graph, node)
-    if below is None or not below.is_own_word or not any(fact.scales_channels for fact in below.passes):
+    if below is None or not any(fact.scales_channels for fact in below.passes) or not below.is_own_word:
         return
     found, after = Epilogue(node, scaling=below), _in_place_reader(graph, below)
     if after is not None and after.activation == "relu" and after.is_own_word:
