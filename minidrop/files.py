@@ -41,7 +41,7 @@ def replacing(path: str | os.PathLike) -> Iterator[FileIO]:
     `path`, also where that is no regular file.
     """
     path = Path(path)
-    temporary = path.with_name(f".minidrop-{secrets.token_hex(8)}.part")
+    temporary = path.parent / f".minidrop-{secrets.token_hex(8)}.part"         # not with_name: "/" has none
     _unfinished[temporary] = path
     try:
         check_output(path)
@@ -72,7 +72,7 @@ def making_folder(path: str | os.PathLike) -> Iterator[Path]:
     also where that exists.
     """
     path = Path(path)
-    temporary = path.with_name(f".minidrop-{secrets.token_hex(8)}.part")
+    temporary = path.parent / f".minidrop-{secrets.token_hex(8)}.part"         # not with_name: "/" has none
     _unfinished[temporary] = path
     try:
         _check_new(path)

@@ -3,6 +3,7 @@
 import errno
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -84,6 +85,16 @@ def test_pipes_and_devices_are_not_replaced(tmp_path, pipe):
     with pytest.raises(SnapshotError, match="null"):
         write_snapshot("a\0b", Snapshot())
     assert os.listdir(tmp_path) == ["pipe"] and pipe.is_fifo()
+
+
+@pytest.mark.parametrize("path", ["/", ".", "..", "folder/.", "folder"])
+def test_a_folder_is_no_file_to_replace(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("folder")
+    with pytest.raises(IsADirectoryError) as caught:
+        files.replace(path, b"")
+    assert caught.value.filename == str(Path(path))
+    assert os.listdir() == ["folder"] and not os.listdir("folder")
 
 
 def test_all_is_written_where_the_system_takes_it_in_parts():

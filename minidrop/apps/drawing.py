@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from minidrop.backend import get_backend
-from minidrop.config import TEST, TRAIN, NetState, decimal, filter_state, layer_types, param_fields
+from minidrop.config import TEST, TRAIN, decimal, filter_state, layer_types, param_fields
 from minidrop.config.check import is_repeated
-from minidrop.config.state import is_in
+from minidrop.config.state import is_in, net_state
 from minidrop.errors import MinidropError
 from minidrop.layers import Context, Layer, layer_class
 from minidrop.layers.flow import Drops, Pass, Product
@@ -71,7 +71,7 @@ def drawing_of(config: NetConfig, phase: str = "ALL", level: int = 0, stages: tu
     `multipliers` shows lr_mult. Shapes and costs need a net that can be built, but no data is needed to draw.
     """
     message = config.message
-    states = [NetState(phase=value, level=level, stage=stages) for value in PHASES[phase]]
+    states = [net_state(value, level, stages) for value in PHASES[phase]]
     shown = {i: found for i, layer in enumerate(message.layer)
              if (found := frozenset(state.phase for state in states if is_in(layer, state)))}
     known, nodes, reason = _known(config, states)

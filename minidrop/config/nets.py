@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from minidrop.config.check import is_repeated
 from minidrop.config.load import NetConfig, load_net
 from minidrop.config.minidrop_pb2 import TEST, TRAIN, NetState
-from minidrop.config.state import as_stages, filter_state
+from minidrop.config.state import filter_state, net_state
 from minidrop.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -129,9 +129,9 @@ def _refine(choice, state, level, stages):
         choice.state.MergeFrom(choice.config.message.state)
     if state is not None:
         choice.state.MergeFrom(state)
-    if level is not None:
-        choice.state.level = level
-    choice.state.stage.extend(stage for stage in as_stages(stages) if stage not in choice.state.stage)
+    given = net_state(choice.state.phase, choice.state.level if level is None else level, stages)
+    choice.state.level = given.level
+    choice.state.stage.extend(stage for stage in given.stage if stage not in choice.state.stage)
 
 
 def _config(solver, name, index, loaded):

@@ -6,6 +6,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from minidrop.config import minidrop_pb2
+from minidrop.config.assign import assign
 from minidrop.config.load import NetConfig
 from minidrop.errors import ConfigError
 
@@ -18,7 +19,7 @@ def filter_state(config: NetConfig, phase: Any, level: Any = 0, stages: Any = ()
     holds if all its conditions do. Raises ConfigError if a layer has both kinds; with a list `mistakes` it is
     added there instead, and the include rules apply. The result's `message.state` is the state.
     """
-    state = minidrop_pb2.NetState(phase=phase, level=level, stage=as_stages(stages))
+    state = net_state(phase, level, stages)
     net = minidrop_pb2.NetParameter()
     net.CopyFrom(config.message)
     net.ClearField("layer")
@@ -37,6 +38,14 @@ def filter_state(config: NetConfig, phase: Any, level: Any = 0, stages: Any = ()
         mistakes.append(ConfigError.of(problems))
     filtered = NetConfig(net, config.path, config.source, origins)
     return filtered
+
+
+def net_state(phase: Any, level: Any = 0, stages: Any = ()) -> Message:
+    """Return the NetState; raises ConfigError for a level that is no 32-bit number, or stages of no text."""
+    state = minidrop_pb2.NetState(phase=phase)
+    assign(state, "level", level, "the state of the net")
+    assign(state, "stage", as_stages(stages), "the state of the net")
+    return state
 
 
 def as_stages(stages: str | Iterable[str]) -> tuple[str, ...]:
