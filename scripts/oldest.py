@@ -47,8 +47,10 @@ TESTS = {
     "text": "tests/data/test_pieces.py",
 }
 """{extra: the arguments of pytest}."""
-ALSO = {"notebooks": ("scikit-learn",), "onnx": ("onnxruntime",)}
-"""{extra: what only its tests need}, in its oldest version, too."""
+ALSO = {"build": ("setuptools",), "notebooks": ("scikit-learn",), "onnx": ("onnxruntime",)}
+"""{extra: what only its tests or commands need}, in its oldest version, too."""
+NEWER = {extra: {"numpy": "numpy==2.0", "h5py": "h5py==3.11"} for extra in ("cuda12", "cuda13", "nvrtc")}
+"""{extra: {package: its oldest version there}}: CuPy 14 asks for NumPy 2, which h5py knows from 3.11 on."""
 COMMANDS = {
     "build": ("-m build --no-isolation --outdir {folder} .", "-m twine check --strict {folder}/*"),
     "docs": ("-m mkdocs build --strict --quiet --site-dir {folder}", "scripts/check_site.py {folder}"),
@@ -76,7 +78,7 @@ def run(extra, wanted, more, folder):
     """Install an extra in a new environment, and run its tests; return what went wrong, "" if nothing."""
     own = wanted["core"] | {name: wanted["test"][name] for name in TOOLS}
     every = {name: pin for pins in wanted.values() for name, pin in pins.items()}
-    own |= {name: every[name] for name in ALSO.get(extra, ())} | wanted[extra]
+    own |= {name: every[name] for name in ALSO.get(extra, ())} | wanted[extra] | NEWER.get(extra, {})
     place = Path(folder, extra)
     venv.create(place, with_pip=True)
     python = place / ("Scripts" if os.name == "nt" else "bin") / "python"

@@ -186,5 +186,12 @@ class TestOldest:
         assert known >= {*oldest.TOOLS, *(name for names in oldest.ALSO.values() for name in names)}
         for arguments in oldest.TESTS.values():
             assert all((ROOT / word).is_file() for word in arguments.split() if word.startswith("tests/"))
+        assert {*oldest.NEWER} <= {*wanted}
+        assert {name for pins in oldest.NEWER.values() for name in pins} <= known
         with pytest.raises(SystemExit, match=r"setup.cfg: expected NAME >=VERSION .*, got 'numpy'"):
             oldest._lowest("numpy")
+
+    def test_what_builds_a_wheel_is_as_old_as_what_is_tried(self):
+        wanted = cases.script("oldest").requirements()["test"]["setuptools"]
+        text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        assert f'requires = ["{wanted.replace("==", ">=")}"]' in text
