@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
@@ -35,7 +36,11 @@ class Kept:
     _indices: np.ndarray    # of a set that is not regular
 
     def __init__(self, start: int, step: int, width: int, total: int):
-        start, step, width, total = int(start), int(step), int(width), int(total)
+        try:
+            start, step, width, total = map(operator.index, (start, step, width, total))
+        except TypeError:
+            raise ValueError(f"Kept needs whole numbers, got start={start!r:.40} step={step!r:.40} "
+                             f"width={width!r:.40} total={total!r:.40}") from None
         if not (total >= 0 and 0 < width <= step and -width < start):
             raise ValueError(f"Kept needs 0 < width <= step, start > -width and total >= 0; "
                              f"got start={start} step={step} width={width} total={total}")

@@ -10,6 +10,7 @@ import numpy as np
 
 from minidrop.autograd import graph
 from minidrop.autograd.block import Block, Blocks, as_matrix
+from minidrop.autograd.held import as_held, is_held
 from minidrop.autograd.show import described
 from minidrop.autograd.size import Size
 from minidrop.backend import backend_of
@@ -35,6 +36,7 @@ class Tensor(Operators):
     `data` is physical: if `kept` is set, its axis `kept_axis` holds only the kept entries, or ShapeError is
     raised. `shape` is logical, as if nothing had been dropped; `grad` has the physical shape of `data`. A
     tensor carries one kept set at most. functions.operators has most methods; they never change a tensor.
+    Raises TensorError for what is no array of real numbers, see `as_held`.
     """
 
     __slots__ = ("data", "backend", "kept", "kept_axis", "requires_grad", "grad", "creator", "output_index",
@@ -45,13 +47,8 @@ class Tensor(Operators):
 
     def __init__(self, data: Any, requires_grad: bool = False, backend: Any = None,
                  kept: Kept | KeptByGroup | None = None, kept_axis: int = 1, name: Any = None):
-        if not hasattr(data, "dtype"):
-            data = np.asarray(data)
-            data = data.astype(np.float32) if data.dtype == np.float64 else data
-        elif isinstance(data, np.generic):
-            data = np.asarray(data)
-        self.data = data
-        self.backend = backend or backend_of(data)
+        self.data = data if is_held(data) else as_held(data)
+        self.backend = backend or backend_of(self.data)
         self.kept = kept
         self.kept_axis = kept_axis
         self.requires_grad = requires_grad
@@ -59,8 +56,8 @@ class Tensor(Operators):
         self.creator: Function | None = None
         self.output_index = 0
         self.name = name
-        if kept is not None and data.shape[kept_axis] != kept.count:
-            raise ShapeError(f"tensor {name or ''}: axis {kept_axis} of {data.shape} should hold the "
+        if kept is not None and self.data.shape[kept_axis] != kept.count:
+            raise ShapeError(f"tensor {name or ''}: axis {kept_axis} of {self.data.shape} should hold the "
                              f"{kept.count} entries of {kept}")
 
     @property
@@ -171,7 +168,8 @@ class Tensor(Operators):
         if gy is None and self.data.size != 1:
             raise ShapeError(f"backward: a tensor of shape {self.shape} is no single number, whose gradient "
                              f"is 1; give gy, an array of the physical shape {self.data.shape}")
-        gy = self.backend.xp.ones_like(self.data) if gy is None else self.backend.asarray(gy, self.data.dtype)
+        gy = (self.backend.xp.ones_like(self.data) if gy is None
+              else self.backend.asarray(gy if isinstance(gy, Tensor) else as_held(gy), self.data.dtype))
         if gy.shape != self.data.shape:
             raise ShapeError(f"backward: gy should have the physical shape of the tensor, {self.data.shape}, "
                              f"got {gy.shape}")

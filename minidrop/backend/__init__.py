@@ -23,12 +23,12 @@ def get_backend(device: str | Backend = "auto", precision: str = "float32") -> B
     if precision not in PRECISIONS:
         raise BackendError(f"unknown precision {precision!r}{nearest(precision, PRECISIONS)} (known: "
                            f"{', '.join(PRECISIONS)})")
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         device = "cuda:0" if cuda_devices()[0] else "cpu"
     found = re.fullmatch(r"cpu|cuda(?::(\d{1,3}))?", str(device))
     if not found:
-        raise BackendError(f"unknown device {device!r}: expected auto, cpu or cuda:N")
-    return _cached("cpu" if device == "cpu" else f"cuda:{int(found[1] or 0)}", precision)
+        raise BackendError(f"unknown device {device!r:.80}: expected auto, cpu or cuda:N")
+    return _cached("cpu" if found[0] == "cpu" else f"cuda:{int(found[1] or 0)}", precision)
 
 
 @lru_cache

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
+from minidrop.config.numbers import real_number
 from minidrop.data.collate import Record, as_numbers, as_record, naming, stack
 from minidrop.data.orders import Order
 from minidrop.data.records import Records
@@ -74,7 +75,10 @@ def checked_indices(index: Any, count: int) -> np.ndarray:
     """
     if isinstance(index, slice):
         return np.arange(count, dtype=np.int64)[index]
-    indices = np.asarray(index)
+    try:
+        indices = np.asarray(index)
+    except ValueError:                  # lists of unequal lengths
+        indices = np.empty((), object)
     if indices.ndim != 1 or indices.dtype.kind not in "iub" and indices.size:
         raise IndexError(f"expected an integer, a slice, or a list of integers or booleans, got "
                          f"{str(index):.80}")
@@ -238,7 +242,9 @@ def random_split(dataset: Any, lengths: Sequence[float], seed: int = 0) -> list[
     (0.9, 0.1). Each part keeps the order of the dataset. Raises DataError for lengths that do not fit.
     """
     dataset = as_dataset(dataset)
-    count, lengths = len(dataset), list(lengths)
+    count, lengths = len(dataset), list(lengths) if isinstance(lengths, Iterable) else [lengths]
+    for length in lengths:
+        real_number("random_split: a length", length, error=DataError)
     if any(isinstance(length, float | np.floating) for length in lengths):
         bounds = np.cumsum([0.0, *lengths])
         fits, wanted = min(lengths) >= 0 and abs(bounds[-1] - 1) < 1e-6, "shares that add up to 1"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import threading
 import weakref
 from collections import deque
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.config.numbers import whole_number
 from minidrop.data.collate import as_record, naming, said, stack
 from minidrop.data.datasets import as_dataset
 from minidrop.data.iterable import IterableDataset, Stream, check_iterable
@@ -332,11 +332,4 @@ def _group(dataset, batch_size):
 
 def _whole(name, value, least=None):
     """Return a setting that is a whole number, at least `least`."""
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or least is not None and number < least:
-        at_least = "" if least is None else f" of at least {least}"
-        raise DataError(f"DataLoader: {name}: expected a whole number{at_least}, got {value!r:.40}")
-    return number
+    return whole_number(f"DataLoader: {name}", value, least, DataError)

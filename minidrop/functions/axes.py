@@ -224,7 +224,10 @@ def split(x: Any, sizes: int | Sequence[int], axis: int = 0, *, dim: int = AXIS)
             raise ShapeError(f"split: parts of {sizes} entries; expected 1 or more")
         points = list(range(int(sizes), length, int(sizes)))
     else:
-        if sum(sizes) != length or any(n < 0 for n in sizes):
+        if not isinstance(sizes, LISTS) or not all(isinstance(size, WHOLE) and size >= 0 for size in sizes):
+            raise ShapeError(f"split: expected a whole number of entries, or a list of them, got "
+                             f"{sizes!r:.80}")
+        if sum(sizes) != length:
             raise ShapeError(f"split: sizes {list(sizes)} do not add up to the {length} entries of axis "
                              f"{axis} of shape {x.shape}")
         points = list(np.cumsum(sizes)[:-1].tolist())

@@ -23,6 +23,7 @@ from minidrop.functions.operands import (
     NUMBERS,
     Number,
     as_float,
+    as_number,
     as_tensor,
     check_broadcast,
     common_dtype,
@@ -69,7 +70,7 @@ class Binary(Function):
             if dtype.kind in "iu" and not np.iinfo(dtype).min <= self.number <= np.iinfo(dtype).max:
                 raise TensorError(f"{self.symbol}: {dtype} cannot hold {self.number}; convert the tensor "
                                   f"first, as in x.astype('int64')")      # NumPy 1 would take it modulo 2^n
-            number = dtype.type(self.number)
+            number = as_number(self.symbol, dtype, self.number)
             a, b = (number, x) if self.first else (x, number)
         else:
             a, b = xs

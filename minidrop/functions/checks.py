@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidrop.config.numbers import real_number
 from minidrop.errors import ConfigError, ShapeError, TensorError, nearest
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def checked_axis(axis: int, ndim: int) -> int:
 
 def check_rate(what: str, rate: float) -> None:
     """Raise ConfigError unless a rate is a share that can be dropped, 0 <= rate < 1."""
+    rate = real_number(f"{what}: rate", rate)
     if not 0 <= rate < 1:
         raise ConfigError(f"{what}: rate must lie in [0, 1), got {rate:g}; it is the share that is dropped")
 

@@ -13,6 +13,7 @@ from minidrop.errors import TensorError
 from minidrop.functions.dropout import expand
 from minidrop.functions.operands import (
     NUMBERS,
+    as_number,
     as_tensor,
     check_broadcast,
     fitted,
@@ -78,7 +79,7 @@ def compare(symbol: str, a: Tensor, b: Any) -> Tensor:
         if x.shape != b.shape:
             check_broadcast(symbol, x.shape, b.shape)
     elif x.dtype.kind == "f":
-        b = x.dtype.type(b)
+        b = as_number(symbol, x.dtype, b)
     return Tensor(COMPARISONS[symbol](x, b), backend=a.backend)
 
 

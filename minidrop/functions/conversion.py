@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.autograd import Function, Tensor
+from minidrop.autograd.held import as_held
 from minidrop.backend import get_backend
 from minidrop.errors import TensorError
 from minidrop.functions.operands import as_float, as_tensor, common_dtype
@@ -84,7 +85,11 @@ def astype(x: Tensor, dtype: Any) -> Tensor:
 
 
 def of_one_dtype(x: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
-    """Return operands of a product as real numbers of the widest of their dtypes; None stays None."""
+    """Return operands of a product as tensors of real numbers, of the widest of their dtypes; None stays."""
+    if not (isinstance(x, Tensor) and all(one is None or isinstance(one, Tensor) for one in others)):
+        like = next((one for one in (x, *others) if isinstance(one, Tensor)), None)
+        x = as_tensor(x, like)
+        others = tuple([one if one is None else as_tensor(one, like) for one in others])
     dtypes = {one.dtype for one in (x, *others) if one is not None}
     if len(dtypes) == 1 and x.dtype.kind == "f":
         return x, *others
@@ -119,11 +124,7 @@ def tensor(data: Any, dtype: Any = None, device: Any = "cpu", requires_grad: boo
     should require a gradient.
     """
     if not hasattr(data, "dtype"):
-        try:
-            data = np.asarray(data)
-        except ValueError as error:
-            raise TensorError(f"nested lists of unequal lengths are no array ({error})") from None
-        data = data.astype(np.float32) if data.dtype == np.float64 else data
+        data = as_held(data)
         if not data.size and dtype is None:
             data = data.astype(np.float32)
     found = as_tensor(data)

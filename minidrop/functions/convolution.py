@@ -262,6 +262,16 @@ def _sliding(kind: type[_Sliding], x: Tensor, W: Tensor, b: Tensor | None, windo
     return by_groups(work, (x,), shared, axis - 1, grouped)
 
 
+def _operands(what, x, W, b, axis):
+    """Return x, W and b as tensors of one dtype; raises ShapeError unless x has W's axes behind `axis`."""
+    x, W, b = of_one_dtype(x, W, b)
+    if W.ndim < 3 or x.ndim != axis + W.ndim - 1:
+        raise ShapeError(f"{what}: expected filters W (outputs, inputs, *size) and x with as many axes of "
+                         f"places behind the channels, axis {axis}, got W of shape {W.shape} and x of shape "
+                         f"{x.shape}")
+    return x, W, b
+
+
 def convolution(x: Tensor, W: Tensor, b: Tensor | None = None, window: Window | None = None, groups: int = 1,
                 axis: int = 1, out_kept: Kept | KeptByGroup | None = None, activation: str = "none",
                 scale: float = 1.0) -> Tensor:
@@ -271,8 +281,8 @@ def convolution(x: Tensor, W: Tensor, b: Tensor | None = None, window: Window | 
     channels to compute (a KeptByGroup: other ones for each group of samples). See `Convolution`; with a group
     for each input channel, `Depthwise`.
     """
+    x, W, b = _operands("convolution", x, W, b, axis)
     check_bias("convolution", b, W.shape[0])
-    x, W, b = of_one_dtype(x, W, b)
     window = window or Window.of(W.shape[2:])
     kind = Depthwise if W.shape[1] == 1 and groups > 1 and out_kept is None else Convolution
     return _sliding(kind, x, W, b, window, groups, axis, out_kept, activation, scale)
@@ -285,8 +295,8 @@ def deconvolution(x: Tensor, W: Tensor, b: Tensor | None = None, window: Window 
 
     W (O, C / groups, *size); the other arguments as those of `convolution`. See `Deconvolution`.
     """
+    x, W, b = _operands("deconvolution", x, W, b, axis)
     check_bias("deconvolution", b, W.shape[1] * groups)
-    x, W, b = of_one_dtype(x, W, b)
     window = window or Window.of(W.shape[2:])
     return _sliding(Deconvolution, x, W, b, window, groups, axis, out_kept, activation, scale)
 

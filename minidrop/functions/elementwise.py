@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.autograd import Function, Tensor
+from minidrop.config.numbers import real_number
 from minidrop.errors import ConfigError
 from minidrop.functions.checks import check_name
 from minidrop.functions.operands import real_operand
@@ -197,8 +198,11 @@ def _check_base(what, base):
 def clip(x: Any, low: float | None = None, high: float | None = None, carry: bool = False) -> Tensor:
     """Return max(low, min(x, high)); None: no bound. Integers stay integers between whole bounds.
 
-    Raises ConfigError where low is above high.
+    Raises ConfigError where low is above high, or one of them is no number.
     """
+    for name, bound in (("low", low), ("high", high)):
+        if bound is not None:
+            real_number(f"clip: {name}", bound)
     if low is not None and high is not None and low > high:
         raise ConfigError(f"clip: the lower bound {low:g} is above the upper one, {high:g}")
     whole = all(bound is None or isinstance(bound, int | np.integer) for bound in (low, high))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.autograd import Block, Function, Tensor
+from minidrop.autograd.held import array_of
 from minidrop.errors import PlaceError, TensorError
 from minidrop.functions.axes import moveaxis
 from minidrop.functions.checks import LISTS, WHOLE, checked_axis
@@ -132,7 +133,7 @@ def _part(x, part):
         return int(part)
     listed = isinstance(part, LISTS)
     if listed:
-        part = np.asarray(part) if len(part) else np.zeros(0, np.int64)
+        part = array_of(part) if len(part) else np.zeros(0, np.int64)
     if isinstance(part, Tensor) or hasattr(part, "dtype"):
         plain = type(part) is np.ndarray and part.dtype.kind in "biu"
         array = x.backend.asarray(part) if plain else expand(as_tensor(part, x)).data

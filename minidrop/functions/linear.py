@@ -162,10 +162,12 @@ def linear(x: Tensor, W: Tensor, b: Tensor | None = None, outputs: Draw | Kept |
     samples, which lie along the axis before the last one). inputs: a Draw of the
     blocks of x that need not be read. A masked draw of weights multiplies W by its mask.
     """
+    x, W, b = of_one_dtype(x, W, b)
     if W.ndim != 2:
         raise ShapeError(f"linear: W is a matrix (outputs, inputs), got shape {W.shape}")
+    if not x.ndim:
+        raise ShapeError("linear: x has no axis of features, it is a single number")
     check_bias("linear", b, W.shape[1 if transpose else 0])
-    x, W, b = of_one_dtype(x, W, b)
     if outputs is None or isinstance(outputs, Kept | KeptByGroup):
         outputs = NOTHING if outputs is None else Units(None, outputs, 1.0)
     if outputs.masked:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minidrop.autograd import Tensor
+from minidrop.autograd.held import as_held
 from minidrop.backend import backend_of
 from minidrop.errors import BackendError, ShapeError, TensorError
 from minidrop.functions.checks import LISTS
@@ -42,11 +43,10 @@ def as_tensor(x: Any, like: Tensor | None = None) -> Tensor:
     if isinstance(x, LISTS):
         if _has_gradient(x):
             raise TensorError("a list of tensors would lose their gradients; join them with functions.stack")
-        x = np.asarray([one.numpy() if isinstance(one, Tensor) else one for one in x])
-        x = x.astype(np.float32) if x.dtype == np.float64 else x
-    x = np.asarray(x) if isinstance(x, NUMBERS) else x
-    if x.dtype.kind not in "biuf":
-        raise TensorError(f"expected an array of real numbers, got one of dtype {x.dtype}")
+        x = [one.numpy() if isinstance(one, Tensor) else one for one in x]
+    elif isinstance(x, float):
+        x = np.float64(x)               # a single number is not yet in the dtype of what stands beside it
+    x = as_held(x)
     backend = like.backend if like is not None else backend_of(x)
     return Tensor(backend.asarray(x), backend=backend)
 
@@ -86,6 +86,14 @@ def number_dtype(dtype: np.dtype, number: Number) -> np.dtype:
     if not isinstance(number, int | np.integer):
         return np.dtype(np.float32)
     return np.dtype(np.int64) if dtype.kind == "b" else dtype
+
+
+def as_number(what: str, dtype: np.dtype, number: Number) -> Any:
+    """Return a number in a dtype; raises TensorError for a whole number that no real one is as large as."""
+    try:
+        return dtype.type(number)
+    except OverflowError:
+        raise TensorError(f"{what}: {dtype} cannot hold a number of {len(f'{number:d}')} digits") from None
 
 
 def fitted(g: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidrop.autograd import Function
+from minidrop.autograd import Function, Tensor
 from minidrop.errors import ShapeError
 from minidrop.functions.checks import checked_axis
 from minidrop.functions.indices import refuse, whole_numbers
 from minidrop.functions.operands import AXIS, chosen_axis, real_operand
 
 if TYPE_CHECKING:
-    from minidrop.autograd.tensor import Tensor
     from minidrop.backend.generic.base import Backend
 
 
@@ -205,5 +204,7 @@ def softmax_cross_entropy(x: Tensor, label: Tensor | np.ndarray, axis: int = 1,
                           smoothing: float = 0.0,
                           class_weight: np.ndarray | Sequence[float] | None = None) -> Tensor:
     """Return the mean negative log-likelihood of `label` under softmax(x); see `SoftmaxCrossEntropy`."""
+    if not isinstance(x, Tensor) or x.dtype.kind != "f":
+        x = real_operand(x)
     checked_axis(axis, x.ndim)
     return SoftmaxCrossEntropy(axis, ignore_label, normalization, smoothing, class_weight).apply(x, label)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable
 
 from minidrop.autograd import Parameter
-from minidrop.errors import ConfigError, NonFiniteError
+from minidrop.config.numbers import real_number
+from minidrop.errors import NonFiniteError
 from minidrop.solver.named import Parameters, named_parameters
 from minidrop.solver.rule_update import gradient_norm, nonfinite_gradient
 
@@ -20,8 +21,7 @@ def clip_grad_norm(params: Parameters, most: float) -> float:
     Caffe's clip_gradients. Raises NonFiniteError, with nothing changed, if a gradient is not finite, and
     ConfigError for a `most` that is no number above 0.
     """
-    if not most > 0:
-        raise ConfigError(f"clip_grad_norm: most: expected a number above 0, got {most}")
+    most = real_number("clip_grad_norm: most", most, "a number above 0", lambda number: number > 0)
     named = named_parameters(params)
     norm = total_norm(named.values())
     require_finite("clip_grad_norm", named, norm)

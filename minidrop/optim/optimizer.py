@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from minidrop.autograd import Parameter
+from minidrop.config.numbers import real_number
 from minidrop.errors import ConfigError, SnapshotError, nearest
 from minidrop.optim.clipping import require_finite, total_norm
 from minidrop.solver.named import Parameters, check_unmoved, checked_state, named_parameters
@@ -112,7 +113,8 @@ class Optimizer:
     def __init__(self, params: Parameters | Iterable[Mapping[str, Any]], defaults: Mapping[str, Any]):
         self.defaults = dict(defaults)
         self.param_groups: list[ParamGroup] = []
-        given: Any = params if isinstance(params, Mapping | Parameter) else list(params)
+        is_several = np.iterable(params) and not isinstance(params, Mapping | Parameter)
+        given: Any = list(params) if is_several else params
         is_groups = bool(given) and isinstance(given, list) and isinstance(given[0], Mapping)
         for group in given if is_groups else [{"params": given}]:
             self.add_param_group(group)
@@ -280,10 +282,4 @@ def _place(i, group):
 
 
 def _checked(name, value):
-    try:
-        value = float(value)
-    except (TypeError, ValueError):
-        raise ConfigError(f"{name}: expected a number >= 0, got {value!r:.40}") from None
-    if not (math.isfinite(value) and value >= 0):
-        raise ConfigError(f"{name}: expected a number >= 0, got {value}")
-    return value
+    return real_number(name, value, "a number >= 0", lambda number: math.isfinite(number) and number >= 0)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.config.numbers import real_number
 from minidrop.errors import ConfigError, SnapshotError
 from minidrop.optim.optimizer import Optimizer
 from minidrop.solver.lr_policy import Schedule
@@ -29,6 +30,10 @@ class Scheduler:
 
     def __init__(self, optimizer: Optimizer, lr_policy: str, momentum: Schedule | None = None,
                  **settings: Any):
+        for name, value in settings.items():
+            for one in value if name == "stepvalue" and value else (value,):
+                if one is not None:
+                    real_number(f"lr_policy {lr_policy!r}: {name}", one)
         self.lr_policy, self.settings, self.momentum = lr_policy, settings, momentum
         self.groups = list(optimizer.param_groups)
         self.iteration = 0
@@ -103,7 +108,8 @@ def step(optimizer: Optimizer, stepsize: int, gamma: float = 0.1, warmup_iter: i
 def multistep(optimizer: Optimizer, stepvalues: Sequence[int], gamma: float = 0.1,
               warmup_iter: int = 0) -> Scheduler:
     """base_lr * gamma ** (number of stepvalues <= iteration)."""
-    return Scheduler(optimizer, "multistep", stepvalue=tuple(stepvalues) or None, gamma=gamma,
+    steps = tuple(stepvalues) if np.ndim(stepvalues) else (stepvalues,)
+    return Scheduler(optimizer, "multistep", stepvalue=steps or None, gamma=gamma,
                      warmup_iter=warmup_iter)
 
 

@@ -44,6 +44,7 @@ def open_regular(path: str | os.PathLike, what: str = "snapshot") -> FileIO:
 
     what: what messages call the file that is expected.
     """
+    path = os.fspath(path)          # a number would be a file that is open already
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):  # opening a pipe would block

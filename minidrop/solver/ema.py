@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.config.numbers import real_number
 from minidrop.errors import ConfigError, SnapshotError, fits_into_memory
 from minidrop.solver.named import Parameters, check_unmoved, checked_state, named_parameters
 
@@ -29,10 +30,8 @@ class EMA:
     """
 
     def __init__(self, params: Parameters, decay: float, warmup: bool = False):
-        if not 0 <= decay < 1:
-            raise ConfigError(f"EMA: decay: expected a number from 0 to below 1, got {decay}")
-        self.parameters = named_parameters(params)
-        self.decay, self.warmup = float(decay), warmup
+        self.decay = real_number("EMA: decay", decay, "a number from 0 to below 1", lambda d: 0 <= d < 1)
+        self.parameters, self.warmup = named_parameters(params), warmup
         self.updates = 0
         with fits_into_memory("EMA: the averages of the weights"):
             self.averages = {name: self._copy(p) for name, p in self.parameters.items()}

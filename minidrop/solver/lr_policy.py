@@ -185,7 +185,7 @@ def _cosine(first, last, done):
 
 def _problem(policy, field, value):
     if field in ("stepsize", "max_iter"):
-        return f"must be at least 1, but is {value}" if value < 1 and policy != "sigmoid" else ""
+        return f"must be at least 1, but is {value}" if not value >= 1 and policy != "sigmoid" else ""
     if field == "stepvalue":
         if min(value) < 0:
             return f"must not be negative, but is {', '.join(map(str, value))}"

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from minidrop.autograd import Parameter
-from minidrop.errors import ConfigError, SnapshotError, nearest
+from minidrop.errors import ConfigError, SnapshotError, kind_of, nearest
 
 Parameters: TypeAlias = Mapping[str, Parameter] | Iterable[Parameter | tuple[str, Parameter]]
 
@@ -22,6 +22,8 @@ def named_parameters(params: Parameters, first: int = 0) -> dict[str, Parameter]
     """
     if isinstance(params, Parameter):
         raise ConfigError("params: expected several Parameters, got one; write [parameter]")
+    if not np.iterable(params):
+        raise ConfigError(f"params: expected Parameters or pairs (name, Parameter), got {kind_of(params)}")
     found: dict[str, Parameter] = {}
     for i, one in enumerate(params.items() if isinstance(params, Mapping) else params, first):
         name, parameter = one if isinstance(one, tuple) and len(one) == 2 else (None, one)

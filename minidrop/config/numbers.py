@@ -1,0 +1,39 @@
+"""Numbers that a caller gives: Python's or NumPy's, also as an array without axes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from minidrop.errors import ConfigError, MinidropError
+
+
+def real_number(what: str, value: Any, expected: str = "a number",
+                fits: Callable[[float], bool] | None = None,
+                error: type[MinidropError] = ConfigError) -> float:
+    """Return a number as a float; raises `error` for what is none or does not fit: `expected` says what does.
+    """
+    found = value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
+    if isinstance(found, int | float | np.number | np.bool_) and not isinstance(found, np.complexfloating):
+        with suppress(OverflowError):       # of a whole number that no real one is as large as
+            number = float(found)
+            if fits is None or fits(number):
+                return number
+    raise error(f"{what}: expected {expected}, got {value!r:.40}")
+
+
+def whole_number(what: str, value: Any, least: int | None = None,
+                 error: type[MinidropError] = ConfigError) -> int:
+    """Return a whole number, of at least `least`; raises `error` for anything else, 2.0 and True too."""
+    try:
+        number = None if isinstance(value, bool) or np.ndim(value) else operator.index(value)
+    except (TypeError, ValueError):
+        number = None
+    if number is None or least is not None and number < least:
+        at_least = "" if least is None else f" of at least {least}"
+        raise error(f"{what}: expected a whole number{at_least}, got {value!r:.40}")
+    return number
