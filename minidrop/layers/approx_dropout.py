@@ -12,8 +12,6 @@ from minidrop.layers.flow import Drops, Pass
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
-    from minidrop.config import LayerParameter
-    from minidrop.layers.base import Context
 
 
 @register_layer("ApproxDropout")
@@ -30,9 +28,8 @@ class ApproxDropout(Layer):
 
     axis = 1
 
-    def __init__(self, config: LayerParameter, context: Context):
-        super().__init__(config, context)
-        self.site = drop_site(config.name, config.approx_dropout_param, context.seed)
+    def read_settings(self) -> None:
+        self.site = drop_site(self.name, self.settings, self.context.seed)
 
     def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         if len(shape) < 2:

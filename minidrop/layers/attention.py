@@ -27,8 +27,8 @@ class Attention(Layer):
 
     bottoms = (3, 4)
 
-    def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
-        settings, (q, k, v) = self.settings, shapes[:3]
+    def read_settings(self) -> None:
+        settings = self.settings
         self.heads, self.causal = settings.num_heads, settings.causal
         self.rate = decimal(settings.dropout_ratio)
         self.scale = decimal(settings.scale) if settings.HasField("scale") else None
@@ -38,7 +38,12 @@ class Attention(Layer):
         if settings.cache and not self.causal:
             raise ConfigError("cache is for causal attention, which reads no later step; set causal: true, "
                               "or remove cache")
-        if settings.cache and len(shapes) > 3:
+        if not self.heads:
+            raise ConfigError("num_heads must be at least 1, got 0")
+
+    def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
+        q, k, v = shapes[:3]
+        if self.settings.cache and len(shapes) > 3:
             raise ConfigError("cache and a mask of the keys do not go together; remove one of them")
         if any(len(shape) != 3 for shape in (q, k, v)):
             raise ShapeError(f"expected q, k and v as (steps, samples, units), got {q}, {k} and {v}")
@@ -51,8 +56,6 @@ class Attention(Layer):
         if q[2] != k[2]:
             raise ShapeError(f"q and k need as many units (axis 2), got {q} and {k}; change the num_output "
                              f"of the layer that computes one of them")
-        if not self.heads:
-            raise ConfigError("num_heads must be at least 1, got 0")
         for what, shape in (("q and k", q), ("v", v)):
             if shape[2] % self.heads or not shape[2]:
                 raise ConfigError(f"num_heads: {self.heads} does not divide the {shape[2]} units of {what}")

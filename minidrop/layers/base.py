@@ -97,6 +97,13 @@ class Layer:
             if given and not self.weighs_labels:
                 raise ConfigError(f"loss_param: {setting} is a setting of SoftmaxWithLoss; {self.type} has "
                                   f"none, remove it")
+        self.read_settings()
+
+    def read_settings(self) -> None:
+        """Store what the settings say by themselves; raises ConfigError for what would suit no bottom.
+
+        Called once, when the layer is made: a module refuses then what a net refuses when it is built.
+        """
 
     @property
     def batch_weight(self) -> float | None:
@@ -256,14 +263,14 @@ class RandomDrop(Layer):
     reads_axes = False         # whether `axes` and `shared` apply
     reason = ""                # why no product becomes smaller
 
-    def setup(self, *shapes: Any) -> list[tuple[int, ...]]:
+    def read_settings(self) -> None:
         settings = self.config.dropout_param
         self.rate = decimal(settings.dropout_ratio)
         if not 0 <= self.rate < 1:
             raise ConfigError(f"dropout_ratio must lie in [0, 1), got {self.rate:g}")
         if not self.reads_axes and (settings.axes or settings.shared):
             raise ConfigError(f"axes and shared are settings of Dropout; {self.type} has no use for them")
-        return super().setup(*shapes)
+        super().read_settings()
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list:
         return [Pass(keeps_zero=True, compact=False), Drops(reason=self.reason)]
@@ -289,15 +296,6 @@ def checked_axis(axis: int, ndim: int, what: str = "axis") -> int:
     if not -ndim <= axis < ndim:
         raise ConfigError(f"{what} {axis} does not exist: the bottom has {ndim} axes")
     return axis % ndim
-
-
-def axis_with_alias(settings: Message, old_name: str, ndim: int) -> int:
-    """Return the axis of a message (Concat, Slice) that also has an older name for it."""
-    if settings.HasField(old_name):
-        if settings.HasField("axis"):
-            raise ConfigError(f"axis and {old_name} are both given; keep axis")
-        return checked_axis(getattr(settings, old_name), ndim, old_name)
-    return checked_axis(settings.axis, ndim)
 
 
 def base_of_logarithm(base: float) -> float | None:

@@ -18,14 +18,13 @@ if TYPE_CHECKING:
 class Clip(Layer):
     """y = max(min, min(x, max)); the gradient passes where min <= x <= max."""
 
-    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    def read_settings(self) -> None:
         settings = self.settings
         if not (settings.HasField("min") and settings.HasField("max")):
             raise ConfigError("clip_param needs min and max")
         self.low, self.high = decimal(settings.min), decimal(settings.max)
         if self.low > self.high:
             raise ConfigError(f"clip_param: min {self.low:g} is above max {self.high:g}")
-        return [shape]
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:
         return [Pass(keeps_zero=self.low <= 0 <= self.high)]

@@ -11,16 +11,13 @@ from minidrop.layers.flow import Pass
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
-    from minidrop.config import LayerParameter
-    from minidrop.layers.base import Context
 
 
 @register_layer("ELU")
 class ELU(Layer):
     """y = x where x > 0, alpha (exp(x) - 1) elsewhere."""
 
-    def __init__(self, config: LayerParameter, context: Context):
-        super().__init__(config, context)
+    def read_settings(self) -> None:
         self.alpha = decimal(self.settings.alpha)
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:

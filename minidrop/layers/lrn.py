@@ -22,16 +22,18 @@ class LRN(Layer):
     channel, and 1 in place of k, as in Caffe.
     """
 
-    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    def read_settings(self) -> None:
         settings = self.settings
         self.within = settings.norm_region == settings.WITHIN_CHANNEL
         if settings.local_size % 2 == 0:
             raise ConfigError(f"local_size must be odd, got {settings.local_size}")
+        self.alpha, self.beta = decimal(settings.alpha), decimal(settings.beta)
+        self.k = 1.0 if self.within else decimal(settings.k)
+
+    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         if len(shape) < 2 or self.within and len(shape) != 4:
             expected = "(samples, channels, height, width)" if self.within else "(samples, channels, ...)"
             raise ShapeError(f"expected a bottom of shape {expected}, got {tuple(shape)}")
-        self.alpha, self.beta = decimal(settings.alpha), decimal(settings.beta)
-        self.k = 1.0 if self.within else decimal(settings.k)
         return [shape]
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:

@@ -20,10 +20,12 @@ class Patches(Layer):
     and steps of p, with the same weights.
     """
 
+    def read_settings(self) -> None:
+        if not self.settings.patch_size:
+            raise ConfigError("patches_param needs patch_size, at least 1")
+
     def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         size = self.settings.patch_size
-        if not size:
-            raise ConfigError("patches_param needs patch_size, at least 1")
         if len(shape) != 4:
             raise ShapeError(f"expected images (records, channels, height, width), got shape {tuple(shape)}")
         n, c, h, w = shape

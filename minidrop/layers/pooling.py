@@ -26,18 +26,21 @@ class Pooling(Layer):
 
     tops = (1, 2)
 
-    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    def read_settings(self) -> None:
         settings = self.settings
-        if len(shape) != 4:
-            raise ShapeError(f"expected images (N, C, H, W), got a bottom of shape {tuple(shape)}")
         self.method = settings.PoolMethod.Name(settings.pool)
         if len(self.config.top) > 1 and self.method == "AVE":
             raise ConfigError("pool AVE takes no single entry, so it has one top")
         if len(self.config.top) > 1 and self.method == "STOCHASTIC" and not self.training:
             raise ConfigError("pool STOCHASTIC takes no single entry in phase TEST, so it has one top there; "
                               "give the second to a layer with include { phase: TRAIN }")
-        self.window = self._window(shape)
         self.ceil = _rounds_up(settings)
+        self._window((1, 1))
+
+    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        if len(shape) != 4:
+            raise ShapeError(f"expected images (N, C, H, W), got a bottom of shape {tuple(shape)}")
+        self.window = self._window(shape[2:])
         places = functions.pooled_places(shape[2:], self.window, self.ceil)
         if min(places) < 1 or not min(shape[2:]):
             raise ShapeError(f"a window of {' x '.join(map(str, self.window.size))} does not fit into the "
@@ -47,8 +50,8 @@ class Pooling(Layer):
             self.stream = "pooling"
         return [(*shape[:2], *places)] * len(self.config.top)
 
-    def _window(self, shape):
-        """Return the Window of pooling_param. Raises ConfigError."""
+    def _window(self, image):
+        """Return the Window of pooling_param, for images of height and width `image`. Raises ConfigError."""
         settings = self.settings
         size, stride, pad = (window_numbers(settings, name, parts, 2, default) for name, parts, default in (
             ("kernel_size", ("kernel_h", "kernel_w"), None), ("stride", ("stride_h", "stride_w"), 1),
@@ -56,10 +59,10 @@ class Pooling(Layer):
         if settings.global_pooling:
             if size is not None or any(pad) or stride != (1, 1):
                 raise ConfigError("global_pooling takes the whole image: remove kernel_size, pad and stride")
-            size = tuple(shape[2:])
+            size = tuple(image)
         if size is None:
             raise ConfigError("pooling_param needs kernel_size, at least 1, or global_pooling")
-        if min(size) < 1 and min(shape[2:]) or min(stride) < 1:
+        if min(size) < 1 and min(image) or min(stride) < 1:
             raise ConfigError(f"kernel_size and stride must be at least 1, got {list(size)} and "
                               f"{list(stride)}")
         if any(p >= k for p, k in zip(pad, size, strict=True)) and any(pad):
@@ -78,7 +81,7 @@ class Pooling(Layer):
     def forward(self, x: Tensor) -> Any:
         more = len(self.config.top) > 1
         # Images may differ in size from those of `setup`: those of a data layer with batches of one.
-        window = self._window(x.shape) if self.settings.global_pooling else self.window
+        window = self._window(x.shape[2:]) if self.settings.global_pooling else self.window
         if self.method == "MAX":
             return functions.max_pooling(x, window, self.ceil, more)
         if self.method == "AVE":

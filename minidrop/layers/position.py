@@ -24,10 +24,8 @@ class Position(ContinuingLayer):
     (Vaswani et al. 2017). With `continues` t counts on from batch to batch.
     """
 
-    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    def read_settings(self) -> None:
         settings = self.settings
-        self.check_steps(shape)
-        self.steps, self.units = shape[0], shape[2]
         self.learned = settings.kind == settings.LEARNED
         for field, learned in (("max_steps", True), ("weight_filler", True), ("base", False)):
             if settings.HasField(field) and self.learned != learned:
@@ -37,11 +35,15 @@ class Position(ContinuingLayer):
         self.base = decimal(settings.base)
         if not 0 < self.base < math.inf:
             raise ConfigError(f"base must be above 0, got {self.base:g}")
+        if self.learned and settings.continues and not settings.max_steps:
+            raise ConfigError("continues needs max_steps, the length of the longest sequence: as many as the "
+                              "net had in training")
+
+    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        self.check_steps(shape)
+        self.steps, self.units = shape[0], shape[2]
         if self.learned:
-            if settings.continues and not settings.max_steps:
-                raise ConfigError("continues needs max_steps, the length of the longest sequence: as many "
-                                  "as the net had in training")
-            self.most = settings.max_steps or self.steps
+            self.most = self.settings.max_steps or self.steps
             if self.most < self.steps:
                 raise ConfigError(f"max_steps is {self.most}, but the bottom has {self.steps} steps; give at "
                                   f"least as many")

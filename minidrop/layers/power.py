@@ -11,16 +11,13 @@ from minidrop.layers.flow import Pass
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
-    from minidrop.config import LayerParameter
-    from minidrop.layers.base import Context
 
 
 @register_layer("Power")
 class Power(Layer):
     """y = (shift + scale * x) ** power."""
 
-    def __init__(self, config: LayerParameter, context: Context):
-        super().__init__(config, context)
+    def read_settings(self) -> None:
         settings = self.settings
         self.power, self.scale, self.shift = (decimal(v)
                                               for v in (settings.power, settings.scale, settings.shift))

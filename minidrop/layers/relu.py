@@ -11,16 +11,13 @@ from minidrop.layers.flow import Pass
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
-    from minidrop.config import LayerParameter
-    from minidrop.layers.base import Context
 
 
 @register_layer("ReLU")
 class ReLU(Layer):
     """y = max(x, 0) + negative_slope * min(x, 0)."""
 
-    def __init__(self, config: LayerParameter, context: Context):
-        super().__init__(config, context)
+    def read_settings(self) -> None:
         self.negative_slope = decimal(self.settings.negative_slope)
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:

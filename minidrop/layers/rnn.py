@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from minidrop.functions import recurrent
 from minidrop.layers.base import register_layer
 from minidrop.layers.recurrent import RecurrentLayer
-
-if TYPE_CHECKING:
-    from minidrop.config import LayerParameter
-    from minidrop.layers.base import Context
 
 
 @register_layer("RNN")
@@ -23,6 +17,5 @@ class RNN(RecurrentLayer):
 
     cell = recurrent.RNN
 
-    def __init__(self, config: LayerParameter, context: Context):
-        super().__init__(config, context)
-        self.projects = config.recurrent_param.output_product
+    def read_settings(self) -> None:
+        self.projects = self.settings.output_product

@@ -24,17 +24,18 @@ class Rotary(ContinuingLayer):
     from batch to batch.
     """
 
-    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-        settings = self.settings
-        self.check_steps(shape)
-        self.heads, self.base = settings.num_heads, decimal(settings.base)
+    def read_settings(self) -> None:
+        self.heads, self.base = self.settings.num_heads, decimal(self.settings.base)
         if not self.heads:
             raise ConfigError("num_heads must be at least 1, got 0")
+        if not 0 < self.base < math.inf:
+            raise ConfigError(f"base must be above 0, got {self.base:g}")
+
+    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        self.check_steps(shape)
         if shape[2] % (2 * self.heads):
             raise ConfigError(f"{shape[2]} units are no {self.heads} heads of pairs; give a number of units "
                               f"that 2 * num_heads divides")
-        if not 0 < self.base < math.inf:
-            raise ConfigError(f"base must be above 0, got {self.base:g}")
         self.steps, self.size = shape[0], shape[2] // self.heads
         self.table: tuple | None = None
         return [shape]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from minidrop import functions
 from minidrop.config import FillerParameter
+from minidrop.layers.axes import covered_axes
 from minidrop.layers.base import Layer, ParameterSpec, register_layer
-from minidrop.layers.covered import covered_axes
 from minidrop.layers.flow import Pass
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
 from minidrop.errors import ConfigError, ShapeError
-from minidrop.layers.base import Layer, axis_with_alias, register_layer
+from minidrop.layers.axes import axis_with_alias
+from minidrop.layers.base import Layer, register_layer
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor

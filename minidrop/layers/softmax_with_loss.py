@@ -29,11 +29,14 @@ class SoftmaxWithLoss(Layer):
     is_loss = True
     weighs_labels = True
 
+    def read_settings(self) -> None:
+        self.ignore_label, self.normalization = loss_settings(self.config)
+        self.smoothing = label_smoothing(self.config)
+
     def setup(self, scores: tuple[int, ...], labels: tuple[int, ...]) -> list[tuple[int, ...]]:
         self.axis = checked_axis(self.config.softmax_param.axis, len(scores))
         check_label_shape(scores, labels, self.axis)
-        self.ignore_label, self.normalization = loss_settings(self.config)
-        self.smoothing, self.places = label_smoothing(self.config), math.prod(labels)
+        self.places = math.prod(labels)
         weights = class_weights(self.config, scores[self.axis])
         # On the device: a step that is captured cannot send it there.
         self.class_weight = None if weights is None else self.context.backend.asarray(weights,

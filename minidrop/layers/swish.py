@@ -11,16 +11,13 @@ from minidrop.layers.flow import Pass
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
-    from minidrop.config import LayerParameter
-    from minidrop.layers.base import Context
 
 
 @register_layer("Swish")
 class Swish(Layer):
     """y = x / (1 + exp(-beta x))."""
 
-    def __init__(self, config: LayerParameter, context: Context):
-        super().__init__(config, context)
+    def read_settings(self) -> None:
         self.beta = decimal(self.settings.beta)
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:

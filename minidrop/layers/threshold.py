@@ -11,16 +11,13 @@ from minidrop.layers.flow import Pass
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
-    from minidrop.config import LayerParameter
-    from minidrop.layers.base import Context
 
 
 @register_layer("Threshold")
 class Threshold(Layer):
     """y = 1 where x > threshold, 0 elsewhere. No gradient passes: Caffe refuses to compute one."""
 
-    def __init__(self, config: LayerParameter, context: Context):
-        super().__init__(config, context)
+    def read_settings(self) -> None:
         self.threshold = decimal(self.settings.threshold)
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 class Tile(Layer):
     """`tiles` copies of the bottom, one after the other along `axis`."""
 
-    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-        self.axis, self.tiles = checked_axis(self.settings.axis, len(shape)), self.settings.tiles
+    def read_settings(self) -> None:
+        self.tiles = self.settings.tiles
         if self.tiles < 1:
             raise ConfigError("tile_param needs tiles, at least 1")
+
+    def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        self.axis = checked_axis(self.settings.axis, len(shape))
         return [tuple(shape[:self.axis]) + (shape[self.axis] * self.tiles,) + tuple(shape[self.axis + 1:])]
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:

@@ -9,7 +9,7 @@ from minidrop.autograd import Parameter
 from minidrop.backend import backend_of
 from minidrop.config import LayerParameter
 from minidrop.config.spec import set_layer
-from minidrop.errors import ConfigError, ShapeError, nearest
+from minidrop.errors import ConfigError, MinidropError, ShapeError, nearest
 from minidrop.layers import Context, layer_class
 from minidrop.layers import Layer as LayerType
 from minidrop.net.parameters import make_parameters
@@ -28,7 +28,7 @@ class Layer(Module):
     the path. stateful: whether recurrent states go on from call to call, separately in training and out of
     it; None: where the settings ask for it (`continues`, `cache`). Further settings are those of the type in
     a network file; a filler may be its name, "msra". Raises ConfigError for a type or setting that is
-    unknown.
+    unknown, and for values that would suit no input, or not `inputs`.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any):
@@ -55,7 +55,20 @@ class Layer(Module):
             else bool(stateful)
         has_none = kind.parameter_specs is LayerType.parameter_specs
         vars(self).update(_name=name, _own={} if has_none else None, _buffers=set(), _ties={}, _carried={})
-        set_layer(LayerParameter(), type, {"name": self.layer_name} | settings)     # refuses unknown ones
+        self._check(kind)
+
+    def _check(self, kind):
+        """Raise ConfigError or ShapeError for settings that suit no input, or not those that are known."""
+        message = LayerParameter()
+        set_layer(message, self.type, {"name": self.layer_name} | self.settings)
+        if self._own is None and self.inputs is not None:
+            self._probe(self.inputs, self.settings)
+        elif not kind.needs_handed:
+            try:
+                kind(message, Context("TRAIN", self.seed, self.dtype, self.backend))
+            except MinidropError as error:
+                whose = f" ({self.type})" * (self.type not in self.describe())
+                raise type(error)(f"{self.describe()}{whose}: {error}") from None
 
     def forward(self, *inputs: Any) -> Any:
         return self.trace.apply(self, inputs, self.tops)

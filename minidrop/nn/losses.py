@@ -44,7 +44,7 @@ class _Distance(Module):
     """
 
     def __init__(self, reduction: str = "mean"):
-        if reduction not in ("mean", "sum"):
+        if not isinstance(reduction, str) or reduction not in ("mean", "sum"):
             raise ConfigError(f"{type(self).__name__}: reduction should be 'mean' or 'sum', got "
                               f"{reduction!r}")
         self.reduction = reduction
@@ -54,9 +54,10 @@ class _Distance(Module):
         raise NotImplementedError
 
     def forward(self, x: Symbol, target: Symbol) -> Symbol:
-        if x.shape != target.shape:
+        shapes = [one.shape if isinstance(one, Symbol) else type(one).__name__ for one in (x, target)]
+        if not (isinstance(x, Symbol) and isinstance(target, Symbol) and x.shape == target.shape):
             raise ShapeError(f"{self.describe()}: expected predictions and targets of one shape, got "
-                             f"{x.shape} and {target.shape}")
+                             f"{shapes[0]} and {shapes[1]}")
         return x.trace.add("Reduction", [self.cost(x - target)], operation=self.reduction.upper(),
                            loss_weight=1)
 
@@ -95,7 +96,7 @@ class Accuracy(Layer):
 
 def _loss(reduction: str, known: dict[str, str], **settings: Any) -> dict[str, Any]:
     """Return a loss_param."""
-    if reduction not in known:
+    if not isinstance(reduction, str) or reduction not in known:
         raise ConfigError(f"reduction should be one of {', '.join(known)}, got {reduction!r}")
     return {"normalization": known[reduction]} | {name: value for name, value in settings.items()
                                                   if value is not None}

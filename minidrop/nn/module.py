@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from minidrop.backend import get_backend
+from minidrop.config.numbers import whole_number
 from minidrop.errors import ConfigError, SnapshotError
 from minidrop.net import Net
 from minidrop.net.costs import costs
@@ -131,12 +132,12 @@ class Module(Tree, State):
         """Let the initial values here and below, and the drops of this module's nets, follow from a seed.
 
         Without one it is 0. Modules of equal names and seeds begin with equal values. A module below that was
-        given a seed of its own keeps it for its values. Returns the module. Raises ConfigError where there
-        are values already, of another seed.
+        given a seed of its own keeps it for its values. Returns the module. Raises ConfigError for what is no
+        whole number, and where there are values already, of another seed.
         """
         before, filled = dict(self._chosen), [module for module in self.modules() if module.is_filled]
         seeds = [module.seed for module in filled]
-        self._chosen["seed"] = int(seed)
+        self._chosen["seed"] = whole_number("set_seed", seed)
         if seeds != [module.seed for module in filled]:
             vars(self)["_chosen"] = before
             raise ConfigError(f"{self.describe()}: its parameters have values already, of seed {self.seed}; "

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidrop.errors import ShapeError
+from minidrop.config.numbers import real_number
+from minidrop.data.binaryproto import MOST_AXES
+from minidrop.errors import ConfigError, ShapeError
 from minidrop.nn.layer import Layer
 from minidrop.nn.module import Module
+from minidrop.nn.sizes import Sizes, sizes_of
 from minidrop.nn.symbol import Symbol
-
-Sizes = int | tuple[int, ...] | list[int]
 
 
 class Linear(Layer):
@@ -58,15 +59,17 @@ class _Sliding(Layer):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1,
                  padding: Sizes = 0, dilation: Sizes = 1, groups: int = 1, bias: bool = True, *,
                  weight_filler: Any = "msra", name: str | None = None, **settings: Any):
-        size, apart = _each(kernel_size, self.axes), _each(dilation, self.axes)
+        size, apart = (sizes_of(side, given, self.axes) for side, given in (("kernel_size", kernel_size),
+                                                                            ("dilation", dilation)))
         reach = [(k - 1) * d + 1 for k, d in zip(size, apart, strict=True)]
         super().__init__(self.kind, inputs=[(1, in_channels, *reach)], num_output=out_channels,
-                         kernel_size=kernel_size, stride=stride, pad=padding, dilation=dilation, group=groups,
+                         kernel_size=kernel_size, stride=sizes_of("stride", stride),
+                         pad=sizes_of("padding", padding), dilation=dilation, group=groups,
                          bias_term=bias, weight_filler=weight_filler, name=name, **settings)
         self.in_channels, self.out_channels = in_channels, out_channels
 
     def forward(self, x: Symbol) -> Any:
-        if x.ndim != 2 + self.axes:
+        if self.trace.checked(x).ndim != 2 + self.axes:
             raise ShapeError(f"{self.describe()}: expected {2 + self.axes} axes, (N, C) and {self.axes} of "
                              f"places, got {x.shape}")
         _check(self, x, 1, self.in_channels, "channels on axis 1")
@@ -113,7 +116,7 @@ class Position(Layer):
     def __init__(self, max_steps: int | None = None, units: int | None = None, *, weight_filler: Any = None,
                  name: str | None = None, **settings: Any):
         if units is None:
-            super().__init__("Position", inputs=[], kind="SINUSOIDAL", name=name, **settings)
+            super().__init__("Position", kind="SINUSOIDAL", name=name, **settings)
             vars(self)["_own"] = {}
         else:
             super().__init__("Position", inputs=[(1, 1, units)], max_steps=max_steps, name=name,
@@ -125,7 +128,7 @@ class LayerNorm(Layer):
 
     def __init__(self, shape: Sizes, eps: float = 1e-5, affine: bool = True, bias: bool = True, *,
                  name: str | None = None, **settings: Any):
-        sizes = _sizes(shape)
+        sizes = sizes_of("shape", shape)
         super().__init__("LayerNorm", inputs=[(1, *sizes)], axis=-len(sizes), eps=eps, weight_term=affine,
                          bias_term=bias, name=name, **settings)
 
@@ -134,7 +137,7 @@ class RMSNorm(Layer):
     """y = x / sqrt(mean of x^2 + eps) * weight over the last axes, of `shape` (Zhang and Sennrich 2019)."""
 
     def __init__(self, shape: Sizes, eps: float = 1e-6, *, name: str | None = None, **settings: Any):
-        sizes = _sizes(shape)
+        sizes = sizes_of("shape", shape)
         super().__init__("RMSNorm", inputs=[(1, *sizes)], axis=-len(sizes), eps=eps, name=name, **settings)
 
 
@@ -142,10 +145,13 @@ class BatchNorm(Module):
     """y = (x - mean) / sqrt(variance + eps) * factor + bias for each channel, axis 1 of x (N, C, ...).
 
     In training mean and variance are the batch's, else the stored ones: their mean over the batches seen, the
-    newest with weight `momentum`. Two layers: `norm`, a BatchNorm as in Caffe, and with `affine` `scale`.
+    newest with weight `momentum`, in [0, 1]. Two layers: `norm`, a BatchNorm as in Caffe, and with `affine`
+    `scale`. Raises ConfigError for another momentum.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True):
+        momentum = real_number("BatchNorm: momentum", momentum, "a number in [0, 1], what the newest batch "
+                               "weighs", lambda number: 0 <= number <= 1)
         self.norm = Layer("BatchNorm", inputs=[(1, channels)], eps=eps, moving_average_fraction=1 - momentum)
         if affine:
             self.scale = Layer("Scale", inputs=[(1, channels)], bias_term=True)
@@ -170,7 +176,9 @@ class Scale(Layer):
 
     def __init__(self, shape: Sizes, axis: int = 1, bias: bool = True, *, name: str | None = None,
                  **settings: Any):
-        sizes = _sizes(shape)
+        sizes, (axis,) = sizes_of("shape", shape), sizes_of("axis", axis)
+        if axis >= MOST_AXES:
+            raise ConfigError(f"axis of a Scale should lie below {MOST_AXES}, got {axis}")
         super().__init__("Scale", inputs=[(1,) * max(axis, 0) + sizes], axis=axis, num_axes=len(sizes),
                          bias_term=bias, name=name, **settings)
 
@@ -179,14 +187,3 @@ def _check(module, x, axis, length, what):
     if not isinstance(x, Symbol) or x.ndim < 2 or x.shape[axis] != length:
         got = x.shape if isinstance(x, Symbol) else type(x).__name__
         raise ShapeError(f"{module.describe()}: expected {length} {what}; got {got}")
-
-
-def _sizes(shape):
-    return (shape,) if isinstance(shape, int) else tuple(shape)
-
-
-def _each(sizes, axes):
-    """Return one size for each axis."""
-    found = _sizes(sizes)
-    return found * axes if len(found) == 1 else found
-

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidrop.errors import ShapeError
+from minidrop.errors import ConfigError, ShapeError
 from minidrop.nn.layer import Layer
 from minidrop.nn.module import Module
 from minidrop.nn.products import Linear
@@ -43,7 +43,7 @@ class Recurrent(Layer):
 
     def forward(self, x: Symbol, cont: Symbol | None = None, state: Any = None,
                 return_state: bool = False) -> Any:
-        if x.ndim != 3 or x.shape[2] != self.input_size:
+        if self.trace.checked(x).ndim != 3 or x.shape[2] != self.input_size:
             raise ShapeError(f"{self.describe()}: expected x (steps, streams, {self.input_size}), got "
                              f"{x.shape}")
         trace = self.trace
@@ -115,7 +115,7 @@ class MultiHeadAttention(Module):
     """Attention between products: q, k and v of `width` units each, and `out` of what the heads found.
 
     Called with x, or with x and `memory`, which k and v then read, and perhaps a mask of the keys.
-    Sequences are (steps, streams, width).
+    Sequences are (steps, streams, width). Raises ConfigError for heads that do not divide the width.
     """
 
     def __init__(self, width: int, heads: int, causal: bool = False, dropout: float = 0.0, bias: bool = True,
@@ -125,6 +125,8 @@ class MultiHeadAttention(Module):
         self.k = Linear(read, width, bias, weight_filler=weight_filler)
         self.v = Linear(read, width, bias, weight_filler=weight_filler)
         self.attention = Attention(heads, causal, dropout)
+        if width % heads:
+            raise ConfigError(f"MultiHeadAttention: {heads} heads do not divide the width, {width}")
         self.out = Linear(width, width, bias, weight_filler=weight_filler)
 
     def forward(self, x: Symbol, memory: Symbol | None = None, key_mask: Symbol | None = None) -> Any:

@@ -7,9 +7,8 @@ from typing import Any
 from minidrop.errors import ConfigError
 from minidrop.nn.layer import Layer
 from minidrop.nn.module import Module
+from minidrop.nn.sizes import Sizes, sizes_of
 from minidrop.nn.symbol import Symbol
-
-Sizes = int | tuple[int, int] | list[int]
 
 
 # -- activations ---------------------------------------------------------------------------------------------
@@ -101,7 +100,8 @@ class _Pool2d(Layer):
             super().__init__("Pooling", pool=self.method, global_pooling=True, name=name)
             return
         steps = kernel_size if stride is None else stride
-        settings = _sides("kernel", kernel_size) | _sides("stride", steps) | _sides("pad", padding)
+        settings = (_sides("kernel", "kernel_size", kernel_size) | _sides("stride", "stride", steps)
+                    | _sides("pad", "padding", padding))
         super().__init__("Pooling", pool=self.method, round_mode="CEIL" if ceil_mode else "FLOOR", name=name,
                          **settings)
 
@@ -120,11 +120,11 @@ class AvgPool2d(_Pool2d):
     method = "AVE"
 
 
-def _sides(what, sizes):
+def _sides(what, name, sizes):
     """Return the settings of one side for both axes, or of two sides."""
-    if isinstance(sizes, int):
-        return {{"kernel": "kernel_size"}.get(what, what): sizes}
-    height, width = sizes
+    height, width = sizes_of(name, sizes, 2)
+    if height == width:
+        return {{"kernel": "kernel_size"}.get(what, what): height}
     return {f"{what}_h": height, f"{what}_w": width}
 
 

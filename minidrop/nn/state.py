@@ -98,7 +98,10 @@ class State:
         arrays = {}
         for name, parameter in known.items():
             if name in state:
-                array = np.asarray(state[name])
+                try:
+                    array = np.asarray(state[name])
+                except ValueError:          # lists of unequal lengths
+                    array = np.empty((), object)
                 if problem := _unfit(array, parameter):
                     lines.append(f"{name!r}: {problem}")
                 arrays[name] = array

@@ -162,6 +162,8 @@ class Tree:
 
 def checked_modules(modules: Iterable[Any], where: str) -> list[Module]:
     """Return modules as a list; raises ConfigError for what is none."""
+    if not isinstance(modules, Iterable) or hasattr(modules, "dtype"):
+        raise ConfigError(f"{where}: expected modules, got {kind_of(modules)}")
     found = list(modules)
     for one in found:
         if not isinstance(one, Tree):

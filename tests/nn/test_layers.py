@@ -264,8 +264,6 @@ MISTAKES = {
         lambda: nn.LSTM(8, 2).to("cpu")(SEQUENCE, state=(numbers(1, 3, 2),)),
     "Sequential: layer '0' (Convolution): a window of 9 x 9 does not fit into the bottom of shape (3, 4, 7, "
     "6)": lambda: nn.Sequential(nn.Conv2d(4, 2, 9)).to("cpu")(IMAGES),
-    "Sequential: layer 'drop' (ApproxDropout): rate (dropout_ratio) must lie in [0, 1), got 1.0":
-        lambda: nn.Sequential(drop=nn.ApproxDropout(1.0)).to("cpu")(VECTORS),
     "2: reshuffle_interval permutes weights and the history of their updates, which a Solver does and a loop":
         lambda: nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.ApproxDropout(reshuffle_interval=5),
                               nn.Linear(8, 2)).to("cpu")(np.zeros((4, 12), np.float32)),

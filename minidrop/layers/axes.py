@@ -1,4 +1,4 @@
-"""What Scale and Bias have in common: the axes that they cover, and where their numbers come from."""
+"""Axes that settings name: those that Scale and Bias cover, and one that has an older name."""
 
 from __future__ import annotations
 
@@ -29,3 +29,12 @@ def covered_axes(settings: Message, shape: tuple[int, ...],
         raise ShapeError(f"the second bottom, of shape {tuple(second)}, must be shaped as the first from "
                          f"axis {axis} on, which is {tuple(shape[axis:])}")
     return axis, tuple(second)
+
+
+def axis_with_alias(settings: Message, old_name: str, ndim: int) -> int:
+    """Return the axis of a message (Concat, Slice) that also has an older name for it."""
+    if settings.HasField(old_name):
+        if settings.HasField("axis"):
+            raise ConfigError(f"axis and {old_name} are both given; keep axis")
+        return checked_axis(getattr(settings, old_name), ndim, old_name)
+    return checked_axis(settings.axis, ndim)

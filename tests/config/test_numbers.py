@@ -1,0 +1,74 @@
+"""Numbers that a caller gives, and where they are asked for."""
+
+import re
+
+import numpy as np
+import pytest
+from cases import in_turn
+
+import minidrop as md
+from minidrop import nn, optim
+from minidrop.config.numbers import real_number, whole_number
+
+
+@in_turn("two", [2, np.int8(2), np.uint64(2), np.array(2)])
+def test_whole_numbers(two):
+    assert whole_number("n", two) == 2 and type(whole_number("n", two)) is int
+    assert real_number("n", two) == 2.0 and type(real_number("n", two)) is float
+
+
+@in_turn("other", [2.0, "2", None, [2], np.array([2]), np.array(2.0), True, 2j])
+def test_what_is_no_whole_number(other):
+    words = f"n: expected a whole number of at least 1, got {other!r}"
+    with pytest.raises(md.ConfigError, match=re.escape(words)):
+        whole_number("n", other, 1)
+
+
+@in_turn("half", [0.5, np.float16(0.5), np.array(0.5), np.longdouble(0.5)])
+def test_real_numbers(half):
+    assert real_number("x", half) == 0.5 and type(real_number("x", half)) is float
+
+
+@in_turn("other", ["0.5", None, [0.5], np.array([0.5]), 2j, np.complex64(1), 10**400, np.array("0.5")])
+def test_what_is_no_real_number(other):
+    with pytest.raises(md.DataError, match=re.escape(f"x: expected a share, got {repr(other):.40}")):
+        real_number("x", other, "a share", error=md.DataError)
+
+
+PARAMETERS = nn.Linear(2, 1).parameters()
+REFUSED = {
+    "lr: expected a number >= 0, got '0.1'": lambda: optim.SGD(PARAMETERS, lr="0.1"),
+    "params: expected Parameters or pairs (name, Parameter), got int": lambda: optim.SGD(3, lr=0.1),
+    "clip_grad_norm: most: expected a number above 0, got [1]": lambda: optim.clip_grad_norm(PARAMETERS, [1]),
+    "EMA: decay: expected a number from 0 to below 1, got None": lambda: optim.EMA(PARAMETERS, None),
+    "lr_policy 'cosine': max_iter: expected a number, got '9'": lambda: scheduler("cosine", max_iter="9"),
+    "which must be at least 1, but is nan": lambda: scheduler("cosine", max_iter=float("nan")),
+    "lr_policy 'multistep': stepvalue: expected a number, got [1]":
+        lambda: scheduler("multistep", stepvalues=[[1]]),
+    "lr_policy 'multistep': stepvalue: expected a number, got 'a'":
+        lambda: scheduler("multistep", stepvalues="a"),
+    "random_split: a length: expected a number, got 'a'": lambda: md.data.random_split([(1,)], "a"),
+    "random_split: expected lengths that add up to 1": lambda: md.data.random_split([(1,)], 3),
+    "Subset: expected an integer, a slice, or a list": lambda: md.data.Subset([(1,)], [[1, 2], [3]]),
+    "the state of the net: 'level' takes an integer (32-bit), got 2147483648":
+        lambda: md.Net.from_file("net.prototxt", level=2**31),
+    "the state of the net: 'stage' takes text": lambda: md.Net.from_file("net.prototxt", stages=[3]),
+}
+
+
+def scheduler(policy, **settings):
+    return getattr(optim.schedulers, policy)(optim.SGD(PARAMETERS, lr=0.1), **settings)
+
+
+@in_turn("words", list(REFUSED))
+def test_numbers_of_the_api(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.prototxt").write_text('layer { name: "x" type: "Input" top: "x" '
+                                           'input_param { shape { dim: 1 } } }')
+    with pytest.raises(md.MinidropError, match=re.escape(words)):
+        REFUSED[words]()
+
+
+def test_paths_are_no_numbers_of_open_files():
+    with pytest.raises(TypeError, match="expected str, bytes or os.PathLike object, not int"):
+        md.load(3)
