@@ -65,6 +65,21 @@ def test_end_to_end(tiny, minidrop):
     assert done.code == 0 and "accuracy = " in done.out
 
 
+def test_an_interrupt_while_the_package_is_imported():
+    """As users press it who see a mistake in what they have just typed."""
+    code = """if True:
+        import os, signal, sys
+        class Interrupt:
+            def find_spec(self, name, path=None, target=None):
+                if name == "numpy": os.kill(os.getpid(), signal.SIGINT)
+        sys.meta_path.insert(0, Interrupt())
+        import minidrop_command
+        minidrop_command.main()"""
+    done = subprocess.run([sys.executable, "-c", code, "--version"], env=environment(), capture_output=True,
+                          text=True, timeout=SECONDS)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped by SIGINT\n")
+
+
 def test_the_installed_script(tiny):
     """The console script that pip made trains and tests."""
     script = Path(sys.executable).with_name("minidrop")

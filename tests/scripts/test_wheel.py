@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BUILT_FROM = ("minidrop", "models", "setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+BUILT_FROM = ("minidrop", "models", "minidrop_command.py", "setup.py", "setup.cfg", "pyproject.toml",
+              "README.md", "LICENSE")
 
 DAY = """
 import sys
