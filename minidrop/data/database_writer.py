@@ -30,7 +30,9 @@ def new_database(path: str | os.PathLike, kind: str) -> Iterator[Put]:
     check_new_database(path)
     sweep(path.parent)
     with making_folder(path) as folder:
-        writer = (_LMDBWriter if kind == "LMDB" else _LevelDBWriter)(folder)
+        kind_of_writer = _LMDBWriter if kind == "LMDB" else _LevelDBWriter
+        with kind_of_writer.explained(path, folder):
+            writer = kind_of_writer(folder)
         waiting: list[tuple[bytes, bytes]] = []
         size = 0
 
@@ -47,7 +49,7 @@ def new_database(path: str | os.PathLike, kind: str) -> Iterator[Put]:
                 size = 0
 
         try:
-            with writer.explained(path):
+            with writer.explained(path, folder):
                 yield put
                 writer.write(waiting)
                 writer.finish()
@@ -65,14 +67,20 @@ def check_new_database(path: str | os.PathLike) -> None:
         raise DataError(f"{path}: expected a name in a folder that exists, got one in {parent}; make it")
 
 
+def _unwritten(path, folder, error):
+    """Return the DataError for an error of a library, which writes into `folder` what will be `path`."""
+    said = error.args[0] if error.args else error
+    said = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+    said = said.replace(str(folder), str(path))
+    return DataError(f"{path}: cannot be written ({said}); check the space on the disk")
+
+
 class _LMDBWriter:
     def __init__(self, folder):
-        try:
-            import lmdb
-        except ImportError as error:
-            raise missing_package("lmdb", "LMDB", "caffe") from error
+        import lmdb
         self._lmdb = lmdb
-        self._environment = lmdb.open(str(folder), map_size=_MAP_BYTES, sync=False)
+        # Nobody else knows the folder; and the file of its locks, which is mapped, is fatal on a full disk.
+        self._environment = lmdb.open(str(folder), map_size=_MAP_BYTES, sync=False, lock=False)
 
     def write(self, records):
         while True:
@@ -85,12 +93,17 @@ class _LMDBWriter:
             except self._lmdb.MapFullError:
                 self._environment.set_mapsize(2 * self._environment.info()["map_size"])
 
+    @staticmethod
     @contextmanager
-    def explained(self, path):
+    def explained(path, folder):
+        try:
+            import lmdb
+        except ImportError as error:
+            raise missing_package("lmdb", "LMDB", "caffe") from error
         try:
             yield
-        except self._lmdb.Error as error:
-            raise DataError(f"{path}: cannot be written ({error}); check the space on the disk") from error
+        except lmdb.Error as error:
+            raise _unwritten(path, folder, error) from error
 
     def finish(self):
         self._environment.sync(True)
@@ -101,11 +114,7 @@ class _LMDBWriter:
 
 class _LevelDBWriter:
     def __init__(self, folder):
-        try:
-            import plyvel
-        except ImportError as error:
-            raise missing_package("plyvel", "LevelDB", "leveldb") from error
-        self._plyvel = plyvel
+        import plyvel
         self._database = plyvel.DB(str(folder), create_if_missing=True, error_if_exists=True,
                                    write_buffer_size=BATCH_BYTES)
 
@@ -114,12 +123,17 @@ class _LevelDBWriter:
             for key, value in records:
                 batch.put(key, value)
 
+    @staticmethod
     @contextmanager
-    def explained(self, path):
+    def explained(path, folder):
+        try:
+            import plyvel
+        except ImportError as error:
+            raise missing_package("plyvel", "LevelDB", "leveldb") from error
         try:
             yield
-        except self._plyvel.Error as error:
-            raise DataError(f"{path}: cannot be written ({error}); check the space on the disk") from error
+        except plyvel.Error as error:
+            raise _unwritten(path, folder, error) from error
 
     def finish(self):
         self._database.compact_range()      # leaves no log, which every reader would have to repeat

@@ -25,13 +25,14 @@ from minidrop.data.data_sets import (
 )
 from minidrop.data.download import download, md5_of
 from minidrop.data.hdf5 import HDF5Records
+from minidrop.data.hdf5_disk import write_hdf5
 from minidrop.data.idx import read_idx
 from minidrop.data.mean_file import mean_of, read_mean, write_mean
 from minidrop.data.records import ArrayRecords
 from minidrop.data.sources import DATA_SETS, cache_dir
 from minidrop.data.text import unpacked
 from minidrop.errors import DataError, nearest
-from minidrop.files import replacing
+from minidrop.files import replacing, write_all
 
 log = logging.getLogger(__name__)
 
@@ -111,29 +112,24 @@ def is_made(target: Path) -> bool:
 
 def write_part(target: Path, part: str, images: np.ndarray, labels: np.ndarray) -> None:
     """Write target/part.h5, then target/part.txt, each as a whole or not at all; raises DataError."""
-    import h5py
-
-    def write_h5(path):
+    def fill(h5, disk):
         rows = max(1, min(len(images), (1 << 20) // images[0].nbytes))
-        with h5py.File(path, "w") as h5:
-            h5.create_dataset("data", data=images, chunks=(rows, *images.shape[1:]))
-            h5.create_dataset("label", data=labels.astype(np.int64))
+        h5.create_dataset("data", data=images, chunks=(rows, *images.shape[1:]))
+        h5.create_dataset("label", data=labels.astype(np.int64))
 
-    def write_list(path):
-        path.write_text(f"{part}.h5\n")
-
-    _write_file(target / f"{part}.h5", write_h5)
-    _write_file(target / f"{part}.txt", write_list)
+    _write_file(target / f"{part}.h5", lambda file: write_hdf5(file, fill))
+    _write_file(target / f"{part}.txt", lambda file: write_all(file, f"{part}.h5\n".encode()))
 
 
 def _write_file(path, write):
     """Let `write` make a file that becomes `path` at the end; DataError where that fails."""
     try:
         with replacing(path) as file:
-            write(Path(file.name))
+            write(file)
             os.fsync(file.fileno())
     except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"{path}: cannot be written ({error}); check the free space and "
+        said = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DataError(f"{path}: cannot be written ({said}); check the free space and "
                         "the permissions there, or set MINIDROP_CACHE to another folder") from error
 
 
@@ -153,7 +149,7 @@ def _write_texts(name, target, source, mirrors, raw):
                         raw)
         if text is None:
             text = _text_of(download(file.raw, file.md5, mirrors or text_set.mirrors, raw), file.sha256)
-        _write_file(target / file_name, lambda path, text=text: path.write_bytes(text))
+        _write_file(target / file_name, lambda file, text=text: write_all(file, text))
         log.info('%s: %d bytes -> %s, source "%s/%s"', name, len(text), target / file_name, name, file_name)
 
 

@@ -174,7 +174,7 @@ def test_temporary_folders_go(stored, tmp_path, monkeypatch):
 def test_other_tools_read_it(lmdb, tmp_path):
     """The keys, the layout of the folder and the bytes of the records are Caffe's."""
     path = make(tmp_path / "db", "LMDB", [write_datum(IMAGES[0], 3)])
-    assert sorted(os.listdir(path)) == ["data.mdb", "lock.mdb"]
+    assert sorted(os.listdir(path)) == ["data.mdb"]
     with lmdb.open(str(path), readonly=True) as environment, environment.begin() as transaction:
         assert transaction.get(b"00000000") == Datum(channels=1, height=3, width=4, data=IMAGES[0].tobytes(),
                                                      label=3).SerializeToString()
