@@ -74,7 +74,7 @@ class _Problems(list):
 
 
 def _check_message(entries, descriptor, problems, other=None):
-    first, is_foreign = {}, False
+    first, is_foreign, is_swapped = {}, False, False
     if descriptor.name == "LayerParameter":
         kind = _text_of(entries, "type")
         is_foreign = bool(kind) and kind not in layer_types
@@ -91,7 +91,11 @@ def _check_message(entries, descriptor, problems, other=None):
             problems.foreign = True
             continue
         if field is None:
-            if problems.ignored is None or _is_swapped(entry.name, descriptor, other):
+            if _is_swapped(entry.name, descriptor, other):
+                if not is_swapped:          # one mistake, however many fields show it
+                    problems.append((entry.place, partial(_unknown, entry, descriptor, other)))
+                is_swapped = True
+            elif problems.ignored is None:
                 problems.append((entry.place, partial(_unknown, entry, descriptor, other)))
             else:
                 problems.ignore(descriptor.name, entry.name, "", entry.place)

@@ -414,3 +414,12 @@ def test_comments_may_be_in_any_encoding(tmp_path):
     path.write_bytes(text.replace("a #", "\u7387").encode("gbk"))
     with pytest.raises(ConfigError, match=r"net.prototxt:2:8: byte 0xc2 is not UTF-8 text"):
         load_net(path)
+
+
+def test_a_file_of_the_other_kind_is_one_mistake():
+    with pytest.raises(ConfigError) as caught:
+        parse_net('base_lr: 0.1\nmax_iter: 9\nnmae: "x"\nmomentum: 0.9')
+    swapped, other = str(caught.value).split("\n")
+    assert swapped.endswith("1:1: 'base_lr' belongs to a solver file, and this is read as a network file; "
+                            "are the two swapped?")
+    assert other.endswith("3:1: NetParameter has no field 'nmae'; did you mean 'name'?")
