@@ -36,7 +36,7 @@ def function_of(attribute):
         attribute = attribute.__func__
     elif isinstance(attribute, cached_property):
         attribute = attribute.func
-    return attribute if inspect.isfunction(attribute) else None
+    return inspect.unwrap(attribute) if inspect.isfunction(attribute) else None
 
 
 @lru_cache

@@ -1,5 +1,7 @@
 """Stateless differentiable functions of Tensors: what layers call, and scripts without a config file."""
 
+from inspect import isfunction
+
 from minidrop.autograd import Tensor
 from minidrop.functions.activation import power, relu, sigmoid, tanh
 from minidrop.functions.affine import affine, prelu
@@ -44,6 +46,7 @@ from minidrop.functions.dropout import (
 )
 from minidrop.functions.elementwise import absval, bnll, clip, elu, exp, gelu, log, swish, threshold
 from minidrop.functions.embed import embed
+from minidrop.functions.explained import explained
 from minidrop.functions.hidden_drop import HiddenDrop
 from minidrop.functions.indexing import get_item, unbind
 from minidrop.functions.likelihood_losses import infogain_loss, multinomial_logistic_loss
@@ -118,6 +121,10 @@ def __dir__() -> list[str]:
     """Return the public names alone: modules inside are no part of the interface."""
     return sorted(__all__)
 
+
+_functions = {name: globals()[name] for name in __all__ if isfunction(globals()[name])}
+_explained = {function: explained(function) for function in _functions.values()}      # an alias stays one
+globals().update({name: _explained[function] for name, function in _functions.items()})
 
 # The operators belong to Tensor, but their maths to this floor, above it.
 Tensor.define(Operators)

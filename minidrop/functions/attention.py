@@ -11,6 +11,7 @@ import numpy as np
 
 from minidrop.autograd import Function, Tensor, graph
 from minidrop.errors import ShapeError
+from minidrop.functions.checks import check_rate
 from minidrop.functions.dropout import expand, take
 from minidrop.functions.heads import keep_same_heads, splits_evenly, stacks_of
 
@@ -270,6 +271,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int = 1, causal: bool = Fa
     memory, 0 for 512; the result is the same but for rounding. first: the number of the first sample, in a
     batch of which q, k and v are a part: what is dropped depends on it. See `Attention`. Raises ShapeError.
     """
+    check_rate("attention", rate)
     _check(q, k, v, heads, key_mask)
     whole = keep_same_heads(q, k, v, heads)
     if not whole:

@@ -332,5 +332,11 @@ class Im2col(Function):
 
 
 def im2col(x: Tensor, window: Window) -> Tensor:
-    """Return the windows of x (N, C, *spatial) as channels (N, C * entries, *places); see `Im2col`."""
+    """Return the windows of x (N, C, *spatial) as channels (N, C * entries, *places); see `Im2col`.
+
+    Raises ShapeError for a window of other axes.
+    """
+    if x.ndim != 2 + len(window.size):
+        raise ShapeError(f"im2col: a window of {len(window.size)} axes slides over x (N, C, *spatial), got x "
+                         f"of shape {x.shape}")
     return Im2col(window).apply(x)

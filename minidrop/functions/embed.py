@@ -64,7 +64,12 @@ class Embed(Function):
 
 def embed(ids: Tensor, W: Tensor, b: Tensor | None = None,
           out_kept: Kept | KeptByGroup | None = None) -> Tensor:
-    """Return the rows W[ids], plus b; see `Embed`. A KeptByGroup is of samples on the last axis of ids."""
+    """Return the rows W[ids], plus b; see `Embed`. A KeptByGroup is of samples on the last axis of ids.
+
+    Raises ShapeError for a W that is no matrix.
+    """
+    if W.ndim != 2:
+        raise ShapeError(f"embed: W is a matrix (rows, columns), got shape {W.shape}")
     if isinstance(out_kept, KeptByGroup):
         return by_groups(lambda kept, part: embed(part, W, b, kept), [ids], out_kept, ids.ndim - 1, out_kept)
     return Embed(out_kept).apply(*((ids, W) if b is None else (ids, W, b)))

@@ -9,6 +9,7 @@ import numpy as np
 
 from minidrop.autograd import Function
 from minidrop.functions.along import carried
+from minidrop.functions.checks import checked_axis
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -43,6 +44,8 @@ def lrn(x: Tensor, size: int = 5, alpha: float = 1.0, beta: float = 0.75, k: flo
         axes: tuple[int, ...] = (1,)) -> Tensor:
     """Return x (k + a * m)^-beta, where m sums x^2 over a window of `size` places on each of `axes`.
 
-    a = alpha / (the number of places in a window), as in Caffe.
+    a = alpha / (the number of places in a window), as in Caffe. Raises ShapeError for an axis that x lacks.
     """
+    for axis in axes:
+        checked_axis(axis, x.ndim)
     return LRN(axes, size, alpha / size ** len(axes), beta, k).apply(x)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from minidrop.autograd import Tensor
+from minidrop.functions.checks import checked_axis
 from minidrop.functions.dropout import expand
 from minidrop.functions.operands import as_tensor
 from minidrop.functions.softmax import checked_labels
@@ -71,5 +72,5 @@ def perplexity(x: Tensor, label: Any, axis: int = 1, ignore_label: Any = None) -
 
 
 def _rows(x, axis):
-    scores = x.backend.xp.moveaxis(expand(x).data, axis, -1)
+    scores = x.backend.xp.moveaxis(expand(x).data, checked_axis(axis, x.ndim), -1)
     return scores.reshape(math.prod(scores.shape[:-1]), scores.shape[-1])

@@ -10,7 +10,7 @@ import numpy as np
 
 from minidrop.autograd import Function
 from minidrop.backend.window import Window
-from minidrop.errors import KeptError
+from minidrop.errors import KeptError, ShapeError
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -115,6 +115,9 @@ def pooled_places(spatial: Sequence[int], window: Window, ceil: bool = True) -> 
 
 
 def _places(x, window, ceil):
+    if x.ndim != 2 + len(window.size):
+        raise ShapeError(f"pooling: a window of {len(window.size)} axes slides over x (N, C, *spatial), got "
+                         f"x of shape {x.shape}")
     return window.fitting(x.shape[2:], pooled_places(x.shape[2:], window, ceil))
 
 
