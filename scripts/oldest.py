@@ -54,9 +54,9 @@ NEWER = {extra: {"numpy": "numpy==2.0", "h5py": "h5py==3.11"} for extra in ("cud
 COMMANDS = {
     "build": ("-m build --no-isolation --outdir {folder} .", "-m twine check --strict {folder}/*"),
     "docs": ("-m mkdocs build --strict --quiet --site-dir {folder}", "scripts/check_site.py {folder}"),
-    "test": ("-m ruff check .", "-m mypy"),
+    "test": ("-m ruff check .",),
 }
-"""{extra: what else is run}, arguments of the interpreter."""
+"""{extra: what else is run}, arguments of the interpreter. Types are checked with NumPy's newest stubs alone."""
 
 
 def requirements():
