@@ -56,7 +56,7 @@ COMMANDS = {
     "docs": ("-m mkdocs build --strict --quiet --site-dir {folder}", "scripts/check_site.py {folder}"),
     "test": ("-m ruff check .",),
 }
-"""{extra: what else is run}, arguments of the interpreter. Types are checked with NumPy's newest stubs alone."""
+"""{extra: what else is run}, arguments of the interpreter. Types are checked with NumPy's newest stubs."""
 
 
 def requirements():
