@@ -124,7 +124,7 @@ class MinidropLayer(LayerSteps):
             "ave_pool": lambda x: f.mean_pooling(x, case.window),
             "lrn_across": lambda x: f.lrn(x, case.size, ALPHA, BETA),
             "lrn_within": lambda x: f.lrn(x, case.size, ALPHA, BETA, axes=(2, 3)),
-            "batch_norm": lambda x, factor, bias: f.affine(f.batch_norm(x), factor, bias)}[case.kind],
+            "batch_norm": lambda x, factor, bias: f.batch_norm(x, weight=factor, bias=bias)}[case.kind],
             *self.tensors)
 
     def to_own(self, array):
