@@ -18,9 +18,9 @@ A layer that drops what its own Products compute or read is drop and producer in
 serves drops of one kind: the drop below it first, then the drop above it if that is of the same kind.
 
 Epilogues come last: what a product can do in the pass that adds its bias, namely the activation below it and
-the scale of a drop of units whose kept set it computes. Those layers stay in the net and return their bottom.
-They must work in place, so that no other reader sees the overwritten blob, neither a layer nor the user in
-`net.blobs`.
+the scale of a drop of units whose kept set it computes; what a normalization can, the Scale below it and a
+ReLU below that. Those layers stay in the net and return their bottom. They must work in place, so that no
+other reader sees the overwritten blob, neither a layer nor the user in `net.blobs`.
 """
 
 from __future__ import annotations
@@ -274,9 +274,13 @@ def _epilogues(graph, plan):
 
 
 def _scaled(graph, node):
-    """Yield the Epilogue of a normalization: a Scale below it, and a ReLU below that."""
+    """Yield the Epilogue of a normalization: a Scale below it, and a ReLU below that.
+
+    No Scale that passes no gradient down: it would stop that of its own parameters.
+    """
     below = _in_place_reader(graph, node)
-    if below is None or not any(fact.scales_channels for fact in below.passes) or not below.is_own_word:
+    if (below is None or not any(fact.scales_channels for fact in below.passes) or not below.is_own_word
+            or not all(below.config.propagate_down)):
         return
     found, after = Epilogue(node, scaling=below), _in_place_reader(graph, below)
     if after is not None and after.activation == "relu" and after.is_own_word:
