@@ -267,6 +267,7 @@ def test_every_remainder_of_blocks_bands_and_vectors(outputs, channels, lines, c
         (3, outputs, *window.places((lines, columns)))))
     monkeypatch.setattr(direct, "_LEAST_SHARE", 0)
     monkeypatch.setattr(direct, "_FEW_CHANNELS", 0)
+    monkeypatch.setattr(direct, "_MOST_PHASES", 9)
     assert direct.phases(window) is not None
 
     def results(backend):
@@ -318,6 +319,17 @@ def test_phases_of_a_window_name_every_entry_that_reaches_a_line(size, stride, p
 
 def test_a_stride_with_holes_has_no_phases():
     assert direct.phases(Window.of((3, 3), stride=2, dilation=2)) is None
+
+
+@in_turn("stride, expected", [((1, 1), True), ((2, 2), True), ((1, 4), True), ((3, 2), False),
+                              ((1 << 40, 1 << 40), False)])
+def test_many_phases_are_not_taken(stride, expected):
+    """They are not even counted: a stride of 1000 has a million."""
+    window = Window((2, 4), stride, (0, 0), (1, 1))
+    W, gx = numbers(1, 8, 8, 2, 4), np.empty((2, 8, 64, 64))
+    gy = numbers(2, 8, *window.places((64, 64)))
+    taken = direct.image_gradient(get_backend("cpu"), W, gy, window, gx, 0, 0)
+    assert taken is (expected and bool(vectors.BITS))
 
 
 @IN_PLACE

@@ -6,6 +6,7 @@ they are cut depends on the shapes alone.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ _LEAST_UNITS = 8            # so many can be shared between cores
 _LEAST_SHARE = 0.4          # of a vector's places that are wanted
 _SQUARE = 128               # channels of x and of gy whose weights' gradients are computed at once
 _FEW_CHANNELS = 8
+_MOST_PHASES = 4            # of a gradient of images: each lays out the places' gradient anew
 _LEAST_PLACES = 340         # that the gradient of the weights is added up over before parts of a batch are
 
 
@@ -130,6 +132,8 @@ def image_gradient(backend: Any, W: np.ndarray, gy: np.ndarray, window: Window, 
     W (groups, outputs, channels, *size) read x for gy[:, o:].
     """
     groups, outputs, channels = W.shape[:3]
+    if math.prod(window.stride) > _MOST_PHASES:
+        return False
     parts = [(phase, gx[:, :, i::window.stride[0], j::window.stride[1]])
              for phase in phases(window) or () for i, j in (phase.first,)]
     # Few channels do not pay for laying out the places' gradient anew for each phase.
