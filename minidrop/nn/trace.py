@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from minidrop.nn.module import Module
 
 
-FUSED = ("ReLU", "Sigmoid", "TanH", "ApproxDropout")     # what a product may apply to its own result
+FUSED = ("ReLU", "Sigmoid", "TanH", "ApproxDropout", "Scale")  # what the layer above may apply itself
 
 
 class _Current(threading.local):
@@ -263,15 +263,16 @@ class Trace:
         return [found[symbol.blob] for symbol in outputs]
 
     def _work_in_place(self, outputs):
-        """Let activations and drops overwrite a blob that nobody else reads, as in most files.
+        """Let activations, drops and learned scales overwrite a blob that nobody else reads.
 
-        The planner lets a product apply what works in place behind it. Outputs keep their layers' names.
+        Most files do, and the planner lets a product or a normalization apply what works in place behind it.
+        Outputs keep their layers' names.
         """
         readers = Counter(blob for layer in self.message.layer for blob in layer.bottom)
         fixed, changed = {*outputs, *self.inputs}, {}
         for layer in self.message.layer:
             layer.bottom[:] = [changed.get(blob, blob) for blob in layer.bottom]
-            if (layer.type in FUSED and readers[layer.bottom[0]] == 1
+            if (layer.type in FUSED and len(layer.bottom) == 1 and readers[layer.bottom[0]] == 1
                     and not fixed & {*layer.bottom, *layer.top}):
                 changed[layer.top[0]] = layer.bottom[0]
                 readers[layer.bottom[0]] = readers[layer.top[0]]

@@ -218,7 +218,7 @@ def test_statistics_equal_those_of_a_spec():
     n.add("Input", "in", top=["x", "label"], shape=[[6, 3, 7, 7], [6]])
     y = n.add("Convolution", "conv", "x", num_output=16, kernel_size=3, pad=1, **filler)
     y = n.add("BatchNorm", "norm.norm", y, moving_average_fraction=0.9)
-    y = n.add("ReLU", "act", n.add("Scale", "norm.scale", y, bias_term=True))
+    y = n.add("ReLU", "act", n.add("Scale", "norm.scale", y, bias_term=True, in_place=True))
     y = n.add("ApproxDropout", "drop", y, groups=1)
     y = n.add("Convolution", "conv2", y, num_output=3, kernel_size=3, pad=1, **filler)
     y = n.add("Pooling", "pool", n.add("Eltwise", "sum", ["x", y]), pool="AVE", global_pooling=True)
@@ -326,3 +326,33 @@ def test_a_small_gpt_equals_its_spec():
     own = model.net_for(batch(0)["data"])
     assert len(own.graph.parameters) == len(model.parameters()) == len(net.graph.parameters)
     assert all(drop.producers and drop.consumers for drop in own.plan.drops)
+
+
+def test_a_batch_norm_applies_its_scale_and_the_relu_behind_it():
+    x = np.random.default_rng(0).standard_normal((4, 3, 6, 6))
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm(8), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.BatchNorm(4)
+                          ).to("cpu", "float64")
+    net = model.net_for(x)
+    assert list(net.plan.lines()) == ["1.norm applies 1.scale and 2"]     # an output keeps its layer's name
+    assert [list(node.config.top) for node in net.graph.nodes][-2:] == [["4.norm"], ["4.scale"]]
+    y = model(x)
+    mean, deviation = y.data.mean(axis=(0, 2, 3)), y.data.std(axis=(0, 2, 3))
+    np.testing.assert_allclose([mean, deviation], [[0] * 4, [1] * 4], atol=1e-3)
+
+
+class Factors(nn.Module):
+    """x is multiplied by what a layer computes of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.scale = nn.Sigmoid(), nn.Layer("Scale", axis=0)
+
+    def forward(self, x):
+        return self.scale(2 * x, self.gate(x)).sum()
+
+
+def test_a_scale_of_two_inputs_overwrites_neither():
+    x = md.tensor([[0.5, -1.0]], requires_grad=True)
+    Factors().to("cpu")(x).backward()
+    gate = 1 / (1 + np.exp(-x.data))
+    np.testing.assert_allclose(x.grad, 2 * (gate + x.data * gate * (1 - gate)), rtol=1e-5)
