@@ -118,6 +118,11 @@ def _places(x, window, ceil):
     if x.ndim != 2 + len(window.size):
         raise ShapeError(f"pooling: a window of {len(window.size)} axes slides over x (N, C, *spatial), got "
                          f"x of shape {x.shape}")
+    if any(p >= k for p, k in zip(window.pad, window.size, strict=True) if p):
+        raise ShapeError(f"pooling: pad {window.pad} must be smaller than the window, {window.size}: one "
+                         f"that lies in the padding alone has no entry")
+    if any(hole != 1 for hole in window.dilation):
+        raise ShapeError(f"pooling: a window has no holes, got dilation {window.dilation}")
     return window.fitting(x.shape[2:], pooled_places(x.shape[2:], window, ceil))
 
 

@@ -6,7 +6,7 @@ import pytest
 from minidrop import Kept, Tensor, check_gradients, functions
 from minidrop.backend import Backend, get_backend
 from minidrop.backend.window import Window
-from minidrop.errors import KeptError
+from minidrop.errors import KeptError, ShapeError
 from minidrop.kept import KeptByGroup
 
 
@@ -179,6 +179,17 @@ def test_kept_places_are_refused():
     with pytest.raises(KeptError, match="pooling would mix the entries of .* on axis 2"):
         lines = functions.take(Tensor(numbers(1, 2, 6, 6)), Kept(0, 2, 1, 6), 2)
         functions.max_pooling(lines, Window.of((2, 2)))
+
+
+@pytest.mark.parametrize("window, words", [
+    (Window((2, 3), (1, 1), (1, 3), (1, 1)), r"pad \(1, 3\) must be smaller than the window, \(2, 3\)"),
+    (Window.of((2, 2), dilation=2), r"a window has no holes, got dilation \(2, 2\)")])
+def test_windows_without_an_entry_and_with_holes_are_refused(window, words):
+    x = Tensor(numbers(1, 2, 6, 6))
+    for function in (functions.max_pooling, functions.mean_pooling,
+                     lambda x, window: functions.stochastic_pooling(x, window, 3)):
+        with pytest.raises(ShapeError, match=words):
+            function(x, window)
 
 
 def test_the_weighted_mean_hides_no_nan(device):
