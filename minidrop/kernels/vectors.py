@@ -1,7 +1,7 @@
 """What Numba lacks, as LLVM instructions: a block of a product in registers, and words that threads share.
 
 The vectors are as wide as the machine's registers, 512 bits with AVX-512 and 256 with AVX2 and FMA; elsewhere
-`lanes` is 0, and nobody calls `add_products`.
+`lanes` is 0, and nobody calls what computes vectors.
 """
 
 from collections.abc import Callable
@@ -104,55 +104,38 @@ def add_products(context: Any, a: Any, a_row: Any, a_step: Any, panel: Any, y: A
     signature = types.void(*[types.intp] * 9, zero, form)
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        real = context.get_value_type(zero)
-        size, lane = zero.bitwidth // 8, ir.IntType(32)
+        real, size = context.get_value_type(zero), zero.bitwidth // 8
         vector = ir.VectorType(real, width)
         a, panel, y = (builder.inttoptr(args[i], real.as_pointer()) for i in (0, 3, 4))
         (a_row, a_step), (stride, depth, ahead, pace) = args[1:3], args[5:9]
         fma = multiply_add(builder.module, vector)
         byte = ir.IntType(8).as_pointer()
         fetch = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.VoidType(), [byte, lane, lane, lane]), "llvm.prefetch.p0i8")
-        undefined = ir.Constant(vector, ir.Undefined)
-        everywhere = ir.Constant(ir.VectorType(lane, width), [0] * width)
+            builder.module, ir.FunctionType(ir.VoidType(), [byte, *[_LANE] * 3]), "llvm.prefetch.p0i8")
         starts = [at_place(builder, a, builder.mul(a_row, ir.Constant(_WORD, r))) for r in range(rows)]
-        before = builder.block
-        loop, after = [builder.append_basic_block(name) for name in ("k", "end")]
-        builder.branch(loop)
 
-        builder.position_at_end(loop)
-        k = builder.phi(_WORD)
-        k.add_incoming(ir.Constant(_WORD, 0), before)
+        before, k, end = loop_over(builder, depth, "k")
         sums = [[builder.phi(vector) for _ in range(vectors)] for _ in range(rows)]
         a_k = builder.mul(k, a_step)
         panel_k = at_place(builder, panel, builder.mul(k, ir.Constant(_WORD, columns)))
         for line in range(max(1, columns * size // 64)):
             place = at_place(builder, panel_k, _AHEAD * columns + line * 64 // size)
-            builder.call(fetch, [builder.bitcast(place, byte), lane(0), lane(3), lane(1)])
+            builder.call(fetch, [builder.bitcast(place, byte), _LANE(0), _LANE(3), _LANE(1)])
         place = builder.inttoptr(builder.add(ahead, builder.mul(k, pace)), byte)
-        builder.call(fetch, [place, lane(0), lane(2), lane(1)])
-        weights = []
-        for v in range(vectors):
-            place = builder.bitcast(at_place(builder, panel_k, v * width), vector.as_pointer())
-            weights.append(builder.load(place, align=size))
+        builder.call(fetch, [place, _LANE(0), _LANE(2), _LANE(1)])
+        weights = [load_vector(builder, vector, panel_k, v * width, size) for v in range(vectors)]
+        added = []
         for r in range(rows):
-            one = builder.insert_element(undefined, builder.load(at_place(builder, starts[r], a_k)), lane(0))
-            factor = builder.shuffle_vector(one, undefined, everywhere)
-            for v in range(vectors):
-                added = builder.call(fma, [factor, weights[v], sums[r][v]])
-                sums[r][v].add_incoming(ir.Constant(vector, [0.0] * width), before)
-                sums[r][v].add_incoming(added, loop)
-                sums[r][v] = added
-        following = builder.add(k, ir.Constant(_WORD, 1))
-        k.add_incoming(following, loop)
-        builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
-
-        builder.position_at_end(after)
+            factor = everywhere(builder, builder.load(at_place(builder, starts[r], a_k)), width)
+            added.append([builder.call(fma, [factor, weights[v], sums[r][v]]) for v in range(vectors)])
+        last = end()
         for r in range(rows):
             row = at_place(builder, y, builder.mul(stride, ir.Constant(_WORD, r)))
             for v in range(vectors):
+                sums[r][v].add_incoming(ir.Constant(vector, [0.0] * width), before)
+                sums[r][v].add_incoming(added[r][v], last)
                 place = builder.bitcast(at_place(builder, row, v * width), vector.as_pointer())
-                builder.store(sums[r][v], place, align=size)
+                builder.store(added[r][v], place, align=size)
         return context.get_dummy_value()
 
     return signature, code
@@ -168,8 +151,8 @@ def transpose_square(context: Any, source: Any, apart: Any, to: Any, stride: Any
     width = len(lanes.types)
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        real, lane = context.get_value_type(zero), ir.IntType(32)
-        vector, size = ir.VectorType(real, width), zero.bitwidth // 8
+        real, size = context.get_value_type(zero), zero.bitwidth // 8
+        vector = ir.VectorType(real, width)
         source, to = (builder.inttoptr(args[i], real.as_pointer()) for i in (0, 2))
 
         def place(start, step, i):
@@ -181,7 +164,7 @@ def transpose_square(context: Any, source: Any, apart: Any, to: Any, stride: Any
         while far < width:      # rows i and i + far exchange the entries that differ in this bit
             upper = [j if not j & far else width + j - far for j in range(width)]
             lower = [j + far if not j & far else width + j for j in range(width)]
-            masks = [ir.Constant(ir.VectorType(lane, width), mask) for mask in (upper, lower)]
+            masks = [ir.Constant(ir.VectorType(_LANE, width), mask) for mask in (upper, lower)]
             for i in range(width):
                 if not i & far:
                     pair = rows[i], rows[i + far]

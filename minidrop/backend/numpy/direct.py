@@ -212,7 +212,7 @@ def weight_gradient(backend: Any, x: np.ndarray, gy: np.ndarray, window: Window,
     parts = _parts(len(x), len(x) * lines * places, len(squares))
     found = backend.zeros((len(parts), len(squares), offsets.size, vectors * lanes), x.dtype)
     room = layout.room(wide, lanes)
-    images = 1 if bands > 1 else max(1, _BAND_BYTES // (room * x.itemsize))
+    images = 1 if bands > 1 else min(len(x), max(1, _BAND_BYTES // (room * x.itemsize)))
 
     def some(first, last):
         laid = backend.zeros((images, room), x.dtype)        # what lies behind the last line is not written
