@@ -1,6 +1,6 @@
 """Says which argument of a function is of another kind than it takes, where the function fails because of it.
 
-A call that succeeds costs nothing more, so layers call the same functions as scripts.
+A call that succeeds is looked at no further, so layers call the same functions as scripts.
 """
 
 from __future__ import annotations
