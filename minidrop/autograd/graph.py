@@ -80,7 +80,7 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
             waiting[function] = [None] * function.outputs_count
             heapq.heappush(order, (-function.rank, -function.age, function))
         gradients, i = waiting[function], tensor.output_index
-        gradients[i] = gradient if gradients[i] is None else gradients[i] + gradient
+        gradients[i] = gradient if gradients[i] is None else tensor.backend.add(gradients[i], gradient)
 
     def run(function):
         gradients = waiting.pop(function)

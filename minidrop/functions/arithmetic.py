@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 class WeightedSum(Function):
-    """y = sum_i coeff_i x_i.
+    """y = f(sum_i coeff_i x_i), f: max(., 0) with `relu`, else nothing.
 
     If all x_i carry one kept set, so does y. Otherwise y is dense, and what an x_i lacks adds nothing there:
     its entries are added in their places, and it is never expanded.
     """
 
-    __slots__ = ("coeff", "places")
+    __slots__ = ("coeff", "relu", "places", "y")
     kept_rule = "native"
     places: tuple[Place, ...]
 
-    def __init__(self, coeff: tuple[float, ...]):
-        self.coeff = coeff
+    def __init__(self, coeff: tuple[float, ...], relu: bool = False):
+        self.coeff, self.relu = coeff, relu
 
     def forward(self, backend: Backend, *xs: np.ndarray) -> np.ndarray:
         if all(place == self.input_kept[0] for place in self.input_kept):
@@ -39,11 +39,11 @@ class WeightedSum(Function):
         terms = [x if c == 1 else x * x.dtype.type(c) for c, x in zip(self.coeff, xs, strict=True)]
         dense = [term for term, (kept, _) in zip(terms, self.places, strict=True) if kept is None]
         shape, dtype = _logical(xs[0], *self.places[0]), np.result_type(*[term.dtype for term in terms])
-        total: Any = None
-        for term in dense:
-            total = term if total is None else backend.xp.add(total, term, out=backend.empty(shape, dtype))
+        total, last = None, len(xs) - 1 if self.relu else len(xs)
+        for i, term in enumerate(dense):
+            total = term if total is None else backend.add(total, term, "relu" if i == last else "none")
         if len(dense) == len(xs):
-            return total
+            return self._done(backend.relu(total) if self.relu and not last else total)
         if total is None:
             total = backend.zeros(shape, dtype)
         elif len(dense) == 1:       # perhaps one of xs itself
@@ -52,10 +52,16 @@ class WeightedSum(Function):
         for term, (kept, axis) in zip(terms, self.places, strict=True):
             if kept is not None:
                 backend.add_kept(total, term, kept, axis)
-        return total
+        return self._done(backend.activate(total, None, "relu", 1, out=total) if self.relu else total)
+
+    def _done(self, y):
+        """Return y, kept for its own gradient if there is one."""
+        self.y = y if self.relu else None
+        return y
 
     def backward(self, backend: Backend, gy: np.ndarray,
                  wanted: Sequence[bool]) -> tuple[np.ndarray | None, ...]:
+        gy = backend.relu_gradient(gy, self.y) if self.relu else gy
         parts = [backend.compact(gy, kept, axis) if want else None
                  for (kept, axis), want in zip(self.places, wanted, strict=True)]
         return tuple(g if g is None or c == 1 else g * g.dtype.type(c)
@@ -116,12 +122,15 @@ def _product(xs):
     return product
 
 
-def weighted_sum(xs: Sequence[Tensor], coeff: Sequence[float] | None = None) -> Tensor:
-    """Return sum_i coeff_i x_i for tensors of one shape; raises ShapeError for others, and for none."""
+def weighted_sum(xs: Sequence[Tensor], coeff: Sequence[float] | None = None, relu: bool = False) -> Tensor:
+    """Return f(sum_i coeff_i x_i) for tensors of one shape; raises ShapeError for others, and for none.
+
+    f: max(., 0) with `relu`, else nothing.
+    """
     if coeff and len(coeff) != len(xs):
         raise ShapeError(f"weighted_sum: expected a coefficient for each of {len(xs)} tensors, got "
                          f"{len(coeff)}")
-    return WeightedSum(tuple(coeff) if coeff else (1.0,) * len(xs)).apply(*xs)
+    return WeightedSum(tuple(coeff) if coeff else (1.0,) * len(xs), relu).apply(*xs)
 
 
 def product(xs: Sequence[Tensor]) -> Tensor:

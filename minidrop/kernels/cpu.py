@@ -157,6 +157,20 @@ def activate(y: Any, b: Any, relu: Any, scale: Any, first: Any, last: Any) -> No
 
 
 @jit
+def add(a: Any, b: Any, relu: Any, y: Any, first: Any, last: Any) -> None:
+    """y = a + b, or max(a + b, 0) if `relu`; NaN stays NaN."""
+    a, b, y = a[first:last], b[first:last], y[first:last]
+    zero = a.dtype.type(0)
+    if relu:
+        for i in range(a.size):
+            total = a[i] + b[i]
+            y[i] = zero if total <= zero else total
+    else:
+        for i in range(a.size):
+            y[i] = a[i] + b[i]
+
+
+@jit
 def relu_gradient(gy: Any, y: Any, scale: Any, gx: Any, first: Any, last: Any) -> None:
     """gx = gy * scale where y > 0, else 0."""
     gy, y, gx = gy[first:last], y[first:last], gx[first:last]

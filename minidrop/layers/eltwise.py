@@ -33,10 +33,10 @@ class Eltwise(Layer):
         return [shapes[0]]
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Adds | Pass]:
-        adds = [Adds(number) for number in range(len(shapes)) if self.operation == "SUM"]
+        adds = [Adds(number, epilogue=True) for number in range(len(shapes)) if self.operation == "SUM"]
         return [Pass(bottom=number, keeps_zero=True, joint=True) for number in range(len(shapes))] + adds
 
     def forward(self, *bottoms: Tensor) -> Any:
         if self.operation == "SUM":
-            return functions.weighted_sum(bottoms, self.coeff)
+            return functions.weighted_sum(bottoms, self.coeff, self.plan.activation == "relu")
         return functions.product(bottoms) if self.operation == "PROD" else functions.maximum(bottoms)

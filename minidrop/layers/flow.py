@@ -106,11 +106,12 @@ class Adds:
     """The layer adds this bottom to its other ones: what the bottom lacks of `axis` adds nothing there.
 
     So it may lack units while the others and the top are dense, as the branch of a residual sum does. axis
-    None: any one.
+    None: any one. epilogue: it can apply a ReLU below it to its result (see NodePlan).
     """
 
     bottom: int
     axis: int | None = None
+    epilogue: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from minidrop.patterns.part import Part
 class NodePlan:
     """What the planner decided for one layer.
 
-    activation: for a product or a normalization, the function it applies to its result (Backend.activate).
+    activation: for a product, a normalization or a sum, the function it applies to its result
+        (Backend.activate).
     scaling: for a normalization, the Scale layer whose factor and bias it applies.
     scales: for a product, it multiplies the units that it computes by the scale of their drop.
-    done: for an activation, a drop or a Scale, the product or normalization above has already done its work.
+    done: for an activation, a drop or a Scale, the layer above has already done its work.
     skips: for a drop inside the layer, its products leave out what is dropped; otherwise a mask is applied.
     expand: the numbers of the bottoms that the net makes dense first.
     whole: the net makes the tops dense, which lack entries only where all bottoms happen to lack the same.

@@ -69,6 +69,11 @@ class Node:
         """The layer's Passes."""
         return [fact for fact in self.flow if isinstance(fact, Pass)]
 
+    @cached_property
+    def sums(self) -> list[Adds]:
+        """The layer's Adds."""
+        return [fact for fact in self.flow if isinstance(fact, Adds)]
+
     def products_of(self, ref: BlobRef) -> list:
         """Return the Products whose result is the blob `ref`."""
         return [fact for fact in self.products if fact.top != OWN and self.tops[fact.top] == ref]
@@ -84,8 +89,7 @@ class Node:
 
     def adds(self, bottom: int, axis: int) -> bool:
         """Return whether the layer adds a bottom, which may lack units of an axis, to its others."""
-        return any(isinstance(fact, Adds) and fact.bottom == bottom and fact.axis in (None, axis)
-                   for fact in self.flow)
+        return any(fact.bottom == bottom and fact.axis in (None, axis) for fact in self.sums)
 
     @property
     def activation(self) -> str:

@@ -106,7 +106,7 @@ class Drop:
 class Epilogue:
     """What a product computes for the layers below it: y = scale * f(x W^T + b).
 
-    Or a normalization: y = f(z * factor + bias).
+    Or a normalization, y = f(z * factor + bias), or a sum, y = f(a + b).
     """
 
     product: Node

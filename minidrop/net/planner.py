@@ -252,13 +252,18 @@ def _counts_in_loss(writer, ref):
 
 
 def _epilogues(graph, plan):
-    """Yield the Epilogue of every product that has one."""
+    """Yield the Epilogue of every product, normalization and sum that has one."""
     scaled = {drop.producer.index: drop.node for drop in plan.drops
               if drop.producer is not None and drop.kind == "units" and drop.fact.leaves_scale
               and drop.node.is_own_word}
     for node in graph.nodes:
         if any(fact.epilogue for fact in node.passes) and node.is_own_word:
             yield from _scaled(graph, node)
+            continue
+        if any(fact.epilogue for fact in node.sums) and node.is_own_word:
+            below = _rectifier(_in_place_reader(graph, node))
+            if below is not None:
+                yield Epilogue(node, activation=below, function="relu")
             continue
         if not (len(node.products) == 1 and node.products[0].epilogue and node.is_own_word):
             continue
@@ -282,10 +287,13 @@ def _scaled(graph, node):
     if (below is None or not any(fact.scales_channels for fact in below.passes) or not below.is_own_word
             or not all(below.config.propagate_down)):
         return
-    found, after = Epilogue(node, scaling=below), _in_place_reader(graph, below)
-    if after is not None and after.activation == "relu" and after.is_own_word:
-        found.activation, found.function = after, "relu"
-    yield found
+    after = _rectifier(_in_place_reader(graph, below))
+    yield Epilogue(node, scaling=below, activation=after, function="none" if after is None else "relu")
+
+
+def _rectifier(node):
+    """Return a node if it is a ReLU, else None."""
+    return node if node is not None and node.activation == "relu" and node.is_own_word else None
 
 
 def _in_place_reader(graph, node):

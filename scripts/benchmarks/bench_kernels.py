@@ -65,6 +65,7 @@ def cases(units=2048, rows=128):
            # and no repetition makes it infinite
            lambda b: b.activate(sums, bias, "relu", 1 + 1e-6, out=sums))
     yield "relu", f"x {rows}x{units}", lambda b: b.relu(x)
+    yield "add", f"x {rows}x{units}: a sum and its ReLU", lambda b: b.add(x, x, "relu")
     yield "relu_gradient", f"gy {rows}x{units}", lambda b: b.relu_gradient(x, x)
     yield "dropout", f"x {rows}x{units}, p = .5", lambda b: b.dropout(x, 0.5, 2.0, 7)
     yield ("dropout_tile", f"64 queries x {rows} keys of 16 heads, p = .5",

@@ -727,10 +727,14 @@ def test_relu(backend, array, shape, layout):
         y = on.relu(on.asarray(x))
         same(on, y, np.where(x > 0, x, 0).astype(x.dtype))
         same(on, on.relu_gradient(on.asarray(gy), y), np.where(x > 0, gy, 0).astype(x.dtype))
+        same(on, on.add(on.asarray(x), on.asarray(gy)), x + gy)
+        same(on, on.add(on.asarray(x), on.asarray(gy), "relu"), np.maximum(x + gy, 0))
 
 
 def test_a_nan_stays_one(backend, dtype):
     x = backend.asarray(np.array([np.nan, -1, 2], dtype))
+    for activation in ("none", "relu"):
+        assert np.isnan(backend.to_host(backend.add(x, x, activation))).tolist() == [True, False, False]
     for activation in ("none", "relu", "sigmoid", "tanh"):
         assert np.isnan(backend.to_host(backend.activate(x, None, activation, 1))).tolist() == [True, False,
                                                                                                 False]

@@ -91,6 +91,7 @@ CASES |= {
         x, labels(4, classes=7), 1, 2, smoothing=0.2, class_weight=[1, 0.5, 2, 0, 3, 1, 0.25]), X),
     "add": (functions.add, A, B),
     "multiply": (functions.multiply, A, B),
+    "weighted_sum and a ReLU": (lambda *xs: functions.weighted_sum(xs, [1, -0.5, 3], relu=True), A, B, C),
     "weighted_sum": (lambda *xs: functions.weighted_sum(xs, [1, -0.5, 3]), A, B, C),
     "product": (lambda *xs: functions.product(xs), A, np.where(B > 1, 0.0, B), C),
     "maximum": (lambda *xs: functions.maximum(xs), A, B, C),

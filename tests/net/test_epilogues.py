@@ -137,6 +137,37 @@ def test_a_normalization_applies_what_scales_it(chain, lines):
         np.testing.assert_array_equal(fused[name], value, err_msg=name)
 
 
+def added(extra=""):
+    return layer("Eltwise", "sum", "ip1 ip0", "sum", extra)
+
+
+ABOVE = layer("ReLU", "r", "sum")
+
+
+@pytest.mark.parametrize("branch, chain, lines", [
+    ([], [added(), ABOVE], ["sum applies r"]),
+    ([], [added("eltwise_param { coeff: 0.5 coeff: -2 }"), ABOVE], ["sum applies r"]),
+    ([drop("d", "ip1")], [added(), ABOVE], ["ip1 applies the scale of d", "sum applies r"]),
+    ([], [added(), ABOVE, drop("d", "sum")], ["sum applies r"]),
+    ([], [added(), layer("ReLU", "r", "sum", extra="propagate_down: false")], ["sum applies r"]),
+    ([], [added("propagate_down: [true, false]"), ABOVE], ["sum applies r"]),
+    ([], [added(), layer("TanH", "t", "sum")], []),
+    ([], [added(), layer("ReLU", "r", "sum", extra="relu_param { negative_slope: 0.1 }")], []),
+    ([], [added("eltwise_param { operation: MAX }"), ABOVE], []),
+    ([], [added("loss_weight: 1"), ABOVE], []),
+    ([], [added(), layer("Silence", "look", "sum").replace(' top: "sum"', ""), ABOVE], []),
+])
+def test_a_sum_applies_its_rectifier(branch, chain, lines):
+    net = net_of(ip("ip0", "data"), ip("ip1", "data"), *branch, *chain, ip("ip2", "sum", 7),
+                 nets.LOSS % "ip2", dtype="float64")
+    assert [line for line in net.plan.lines() if " applies " in line] == lines
+    for iteration in range(3):
+        assert_matches_masked_dense(net, iteration, BATCH)
+    fused, apart = (looked_at(net, 0, on) for on in (True, False))
+    for name, value in apart.items():
+        np.testing.assert_array_equal(fused[name], value, err_msg=name)
+
+
 def looked_at(net, iteration, fused):
     """Every blob of one pass."""
     net.draw_patterns(iteration)

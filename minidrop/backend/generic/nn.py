@@ -31,6 +31,11 @@ class Neural(Arrays):
         """Return gy where y = relu(x) > 0, else 0."""
         return self.activate_gradient(gy, y, "relu", 1)
 
+    def add(self, a: np.ndarray, b: np.ndarray, activation: str = "none") -> np.ndarray:
+        """Return f(a + b) for arrays of one shape; f: `activation`, as for `activate`."""
+        y = self.xp.add(a, b, out=self.empty(a.shape, np.result_type(a.dtype, b.dtype)))
+        return y if activation == "none" else self.activate(y, None, activation, 1, out=y)
+
     def activate(self, x: np.ndarray, b: Any, activation: str, scale: float, out: Any = None) -> np.ndarray:
         """Return scale * f(x + b); f: activation "none", "relu", "sigmoid" or "tanh"; b (columns,) or None.
 

@@ -245,6 +245,16 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Probabilities,
         threads.by_rows(cpu.relu, x.size, x.size, x.reshape(-1), y.reshape(-1))
         return y
 
+    def add(self, a: np.ndarray, b: np.ndarray, activation: str = "none") -> np.ndarray:
+        if not (a.dtype == b.dtype and a.dtype.char in "fd" and activation in ("none", "relu")
+                and a.flags.c_contiguous and b.flags.c_contiguous):
+            return super().add(a, b, activation)
+        from minidrop.kernels import cpu
+        y = self.empty(a.shape, a.dtype)
+        threads.by_rows(cpu.add, a.size, a.size, a.reshape(-1), b.reshape(-1), activation == "relu",
+                        y.reshape(-1))
+        return y
+
     def activate(self, x: np.ndarray, b: np.ndarray | None, activation: str, scale: float,
                  out: np.ndarray | None = None) -> np.ndarray:
         if out is x and x.ndim == 2 and x.flags.c_contiguous and x.dtype.kind == "f":

@@ -215,7 +215,8 @@ def weight_gradient(backend: Any, x: np.ndarray, gy: np.ndarray, window: Window,
     images = 1 if bands > 1 else min(len(x), max(1, _BAND_BYTES // (room * x.itemsize)))
 
     def some(first, last):
-        laid = backend.zeros((images, room), x.dtype)        # what lies behind the last line is not written
+        laid = backend.empty((images, room), x.dtype)
+        laid[:, min(squares[:, 3]) * layout.plane:] = 0      # what lies behind the last line is not written
         g = backend.empty((images * band * places * int(panels.max()) * lanes,), x.dtype)
         for unit in range(first, last):
             part, square = divmod(unit, len(squares))
