@@ -133,8 +133,7 @@ class Graph:
     @property
     def parameter_count(self) -> int:
         """The number of trained values."""
-        return sum(math.prod(parameter.spec.shape) for parameter in self.parameters
-                   if parameter.spec.trained)
+        return sum(math.prod(one.spec.shape) for one in self.parameters if one.spec.trained)
 
     @property
     def outputs(self) -> list[BlobRef]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidrop.backend.generic import Backend, dropout_threshold
+from minidrop.backend.generic import Backend
 from minidrop.backend.generic.nn import TANH_GATE
 from minidrop.backend.late import Late
 from minidrop.backend.numpy.compact import CompactProducts, KeptWeight
@@ -18,6 +18,7 @@ from minidrop.backend.numpy.norm import Normalization
 from minidrop.backend.numpy.pool import BufferPool
 from minidrop.backend.numpy.pooling import Pooling
 from minidrop.backend.numpy.probabilities import Probabilities
+from minidrop.backend.numpy.random import RandomNumbers
 from minidrop.backend.numpy.thin import ThinProducts
 from minidrop.backend.numpy.update import Updates
 from minidrop.kept import KeptByGroup
@@ -30,8 +31,8 @@ _CHUNK_BYTES = 1 << 19      # an array of this size and its result fit into a co
 _LONG_RUN = 16              # neighbours; runs of 15 take half as long again as entry by entry, of 16 half
 
 
-class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Probabilities, ThinProducts, LateProducts,
-                   CompactProducts, Backend):
+class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Probabilities, RandomNumbers, ThinProducts,
+                   LateProducts, CompactProducts, Backend):
     """The host. Large arrays come from a pool; products write into them with `out=`, so none is allocated."""
 
     name = "cpu"
@@ -306,33 +307,6 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Probabilities,
                            cont: np.ndarray, dh: np.ndarray, dc: np.ndarray, d: np.ndarray) -> None:
         from minidrop.kernels import cpu
         cpu.lstm_gradient(activated, squashed, c_before, cont, dh, dc, d)
-
-    def dropout(self, x: np.ndarray, rate: float, scale: float, key: int) -> tuple[np.ndarray, np.ndarray]:
-        from minidrop.kernels import cpu
-        x = np.ascontiguousarray(x)
-        y, mask = self.empty(x.shape, x.dtype), self.empty(x.shape, np.bool_)
-        # Random words: an element costs about as much as four streamed ones.
-        threads.by_rows(cpu.dropout, -(-x.size // 4), 4 * x.size, x.reshape(-1), y.reshape(-1),
-                        mask.reshape(-1), np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32),
-                        np.uint32(dropout_threshold(rate)), x.dtype.type(scale))
-        return y, mask
-
-    def dropout_tile(self, shape: tuple[int, int, int], begin: int, strides: tuple[int, int], rate: float,
-                     key: int) -> np.ndarray:
-        from minidrop.kernels import cpu
-        keep = self.empty(shape, np.bool_)
-        # Called for parts of the work that are in parallel themselves, so this loop is not split.
-        cpu.dropout_tile(keep, begin, *strides, np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32),
-                         np.uint32(dropout_threshold(rate)))
-        return keep
-
-    def gaussian(self, shape: tuple[int, int], dtype: np.dtype, key: int) -> np.ndarray:
-        from minidrop.kernels import cpu
-        out = self.empty(shape, dtype)
-        # A logarithm, a root and an angle: an element costs about as much as ten streamed ones.
-        threads.by_rows(cpu.gaussian, -(-out.size // 4), 10 * out.size, out.reshape(-1),
-                        np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32))
-        return out
 
 
 def _has_long_runs(kept):
