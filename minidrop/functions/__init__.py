@@ -35,6 +35,7 @@ from minidrop.functions.criteria import (
     nll_loss,
     smooth_l1_loss,
 )
+from minidrop.functions.described import described
 from minidrop.functions.dropout import (
     approx_dropout,
     dropout,
@@ -123,8 +124,8 @@ def __dir__() -> list[str]:
 
 
 _functions = {name: globals()[name] for name in __all__ if isfunction(globals()[name])}
-_explained = {function: explained(function) for function in _functions.values()}      # an alias stays one
-globals().update({name: _explained[function] for name, function in _functions.items()})
+_public = {function: described(explained(function)) for function in _functions.values()}  # an alias stays one
+globals().update({name: _public[function] for name, function in _functions.items()})
 
 # The operators belong to Tensor, but their maths to this floor, above it.
 Tensor.define(Operators)

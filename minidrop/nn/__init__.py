@@ -8,11 +8,13 @@
 Images are (N, C, H, W), sequences (steps, streams, units), as everywhere in minidrop.
 """
 
+from minidrop.functions import concat, maximum
+from minidrop.functions.described import describes
 from minidrop.nn.containers import ModuleDict, ModuleList, Sequential
+from minidrop.nn.described import describe
 from minidrop.nn.layer import Lambda, Layer, Weight
 from minidrop.nn.losses import Accuracy, BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss
 from minidrop.nn.module import Module
-from minidrop.nn.operations import concat, maximum
 from minidrop.nn.products import (
     BatchNorm,
     Conv1d,
@@ -50,6 +52,8 @@ from minidrop.nn.simple import (
     Tanh,
 )
 from minidrop.nn.symbol import Symbol, TraceError
+
+describes(Symbol, describe)
 
 __all__ = ["Accuracy", "ApproxDropout", "Attention", "AvgPool2d", "BCEWithLogitsLoss", "BatchNorm", "Conv1d",
            "Conv2d", "ConvTranspose2d", "CrossEntropyLoss", "DropConnect", "Dropout", "ELU", "Embedding",

@@ -8,6 +8,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from minidrop import functions
+from minidrop.autograd import Tensor
 from minidrop.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,12 +27,19 @@ REMEDY = ("a traced forward only describes the net, so it has no values yet: use
           "nn.Lambda(function)(x), or a Module with `traced = False`, whose forward runs on Tensors")
 
 
+def frozen(what: str, value: Any) -> TraceError:
+    """Return the error for an array that a traced forward uses as a constant."""
+    return TraceError(f"{what} {type(value).__name__}: its values would be frozen in the net. Make it an "
+                      f"input of the module or an nn.Weight; {REMEDY}")
+
+
 class Symbol:
     """One blob of a net that is being described: a shape without values.
 
-    It has the operators + - * / ** with numbers and Symbols, reshape, flatten, permute, sum, mean, and slices
-    as indices; each adds the layer that does it. A second operand may lack axes in front: x (N, C) + b (C,).
-    Anything that needs a value raises TraceError.
+    It has the operators + - * / ** @ with numbers and Symbols, slices as indices, and those methods of a
+    Tensor that are functions of minidrop.functions, which take Symbols too: each adds the layer that does it,
+    or else a Lambda. A second operand may lack axes in front: x (N, C) + b (C,). Anything that needs a value
+    raises TraceError.
     """
 
     __slots__ = ("trace", "blob", "shape")
@@ -89,6 +97,13 @@ class Symbol:
             self._refuse(f"** with {type(other).__name__} as exponent")
         return self._power(power=float(other))
 
+    def __matmul__(self, other):
+        if isinstance(other, Symbol):
+            return functions.matmul(self, other)
+        self._refuse("@: products with weights are nn.Linear (`tie` shares another layer's)")
+
+    __rmatmul__ = __matmul__
+
     def __neg__(self):
         return self._power(scale=-1.0)
 
@@ -119,8 +134,7 @@ class Symbol:
         other = other.as_symbol() if hasattr(other, "as_symbol") else other
         if isinstance(other, Symbol):
             return self.trace.checked(other)
-        raise TraceError(f"an operation on {self!r} and {type(other).__name__}: its values would be frozen "
-                         f"in the net. Make it an input of the module or an nn.Weight; {REMEDY}")
+        raise frozen(f"an operation on {self!r} and", other)
 
     # -- shape -----------------------------------------------------------------------------------------------
     def reshape(self, *shape: Any) -> Symbol:
@@ -231,7 +245,7 @@ class Symbol:
         self._refuse("int()")
 
     def __array__(self, dtype=None, copy=None):
-        self._refuse("a function of arrays or of minidrop.functions")
+        self._refuse("a function of arrays")
 
     def __eq__(self, other):
         self._refuse("a comparison")
@@ -239,14 +253,10 @@ class Symbol:
     __lt__ = __le__ = __gt__ = __ge__ = __ne__ = __eq__
     __hash__ = object.__hash__
 
-    def __matmul__(self, other):
-        self._refuse("@: products with weights are nn.Linear (`tie` shares another layer's), of attention "
-                     "nn.Attention")
-
-    __rmatmul__ = __matmul__
-
     def __setitem__(self, key, value):
         self._refuse("an assignment to entries")
 
     def __getattr__(self, name):
+        if name in functions.__all__ and hasattr(Tensor, name):
+            return partial(getattr(functions, name), self)
         raise _NoAttribute(f"{name!r}, of {self!r}: {REMEDY}")

@@ -178,9 +178,13 @@ class Trace:
         """Add a layer without parameters, called `name` or like its type; returns its top, or a tuple."""
         return self._added(type, self._free(self._scoped(name or type.lower())), bottoms, tops, settings)[0]
 
-    def add_function(self, function: Callable, bottoms: Sequence[Symbol], name: str = "") -> Any:
-        """Add a Lambda that runs `function` in every pass; returns its top, or a tuple of them."""
-        name = self._free(name or self._scoped("lambda"))
+    def add_function(self, function: Callable, bottoms: Sequence[Symbol], name: str = "",
+                     kind: str = "lambda") -> Any:
+        """Add a Lambda that runs `function` in every pass, called `name` or after its kind.
+
+        Returns its top, or a tuple of them.
+        """
+        name = self._free(name or self._scoped(kind))
         context, shapes = self.context, [self.checked(bottom).shape for bottom in bottoms]
         with _entered(None, measuring=True):
             tops = shapes_of(function, shapes, context.backend, context.dtype)

@@ -49,6 +49,7 @@ OPERATIONS = {
     "a[np]": lambda a, b, c, s: a[np.int64(2), :2],
     "sum": lambda a, b, c, s: a.sum(), "mean": lambda a, b, c, s: a.mean(),
     "mean(1)": lambda a, b, c, s: a.mean(1), "sum((0, -1))": lambda a, b, c, s: a.sum((0, -1)),
+    "a @ b": lambda a, b, c, s: a @ b.transpose(0, 2, 1), "max": lambda a, b, c, s: a.max(axis=1),
     "unpacked": lambda a, b, c, s: sum(part * (i + 1) for i, part in enumerate(c)),
 }
 
@@ -180,14 +181,16 @@ REFUSED = {
     "bool() or `if`, of Symbol(x, (3, 4, 5)): " + REMEDY: lambda x: x if x else -x,
     "a comparison, of Symbol(x, (3, 4, 5)): ": lambda x: x == 0,
     "float(), of ": lambda x: float(x.sum()),
-    "a function of arrays or of minidrop.functions, of Symbol(x, (3, 4, 5)): " + REMEDY:
-        lambda x: F.relu(x),
-    "a function of arrays or ": lambda x: np.exp(np.asarray(x)),
-    "'relu', of Symbol(x, (3, 4, 5)): ": lambda x: x.relu(),
+    "a function of arrays, of Symbol(x, (3, 4, 5)): " + REMEDY: lambda x: np.exp(np.asarray(x)),
+    "'argsort', of Symbol(x, (3, 4, 5)): ": lambda x: x.argsort(),
+    "matmul in a traced forward is given ndarray: its values would be frozen in the net": lambda x: F.matmul(
+        x, A.astype("f")),
+    "dropout in a traced forward: its key would be the same in every pass; a layer, such as nn.Dropout, "
+    "draws anew": lambda x: F.dropout(x, 0.5, 7),
     "an operation on Symbol(x, (3, 4, 5)) and ndarray: its values would be frozen in the net. Make it an "
     "input of the module or an nn.Weight": lambda x: x + A.astype("f"),
     "one shape must be the end of the other; reshape one of them": lambda x: x + x.mean(2),
-    "@: products with weights are nn.Linear": lambda x: x @ x,
+    "@: products with weights are nn.Linear": lambda x: x @ nn.Weight(5, 2),
     "[slice(None, None, 2)] of an axis of 3 entries: only slices of step 1": lambda x: x[::2],
     "an index of type list, of ": lambda x: x[[0, 1]],
     "the forward of Of returns a ndarray that no layer computes; its values would be frozen": lambda x: A,

@@ -1,0 +1,134 @@
+"""Functions of minidrop.functions in a traced forward do what they do with Tensors, by layers if they can."""
+
+import numpy as np
+import pytest
+from cases import in_turn
+
+import minidrop as md
+from minidrop import nn
+
+F = md.functions
+X = np.random.default_rng(1).uniform(-2, 2, (3, 4, 5))
+Y = np.random.default_rng(2).uniform(-2, 2, (3, 4, 5))
+
+# {what is called: (the function of x and y, the types of the layers that are added)}
+CALLS = {
+    "relu": (lambda x, y: F.relu(x), ["ReLU"]),
+    "relu of a slope": (lambda x, y: F.relu(x, negative_slope=0.25), ["ReLU"]),
+    "x.relu()": (lambda x, y: x.relu(), ["ReLU"]),
+    "sigmoid": (lambda x, y: F.sigmoid(x), ["Sigmoid"]),
+    "tanh": (lambda x, y: F.tanh(x), ["TanH"]),
+    "gelu": (lambda x, y: F.gelu(x), ["GELU"]),
+    "gelu tanh": (lambda x, y: F.gelu(x, "tanh"), ["GELU"]),
+    "elu": (lambda x, y: F.elu(x, 0.5), ["ELU"]),
+    "swish": (lambda x, y: F.swish(x, beta=2.0), ["Swish"]),
+    "abs": (lambda x, y: F.abs(x), ["AbsVal"]),
+    "bnll": (lambda x, y: F.bnll(x), ["BNLL"]),
+    "softmax": (lambda x, y: F.softmax(x), ["Softmax"]),
+    "softmax by dim": (lambda x, y: F.softmax(x, dim=-1), ["Softmax"]),
+    "clamp": (lambda x, y: F.clamp(x, -1, 1.5), ["Clip"]),
+    "clip": (lambda x, y: F.clip(x, -1, 1), ["Clip"]),
+    "clamp on one side": (lambda x, y: x.clamp(min=0.25), ["Lambda"]),
+    "concat": (lambda x, y: F.concat([x, y]), ["Concat"]),
+    "cat": (lambda x, y: F.cat((x, y, x), dim=2), ["Concat"]),
+    "flatten": (lambda x, y: F.flatten(x), ["Flatten"]),
+    "reshape": (lambda x, y: F.reshape(x, (3, -1)), ["Reshape"]),
+    "permute": (lambda x, y: F.permute(x, (2, 0, 1)), ["Permute"]),
+    "transpose": (lambda x, y: F.transpose(x, -1, 1), ["Permute"]),
+    "transpose of all": (lambda x, y: F.transpose(x), ["Permute"]),
+    "sum": (lambda x, y: F.sum(x, (0, 2)), ["Permute", "Reduction"]),
+    "mean": (lambda x, y: F.mean(x), ["Reduction"]),
+    "mean that keeps": (lambda x, y: F.mean(x, 1, keepdims=True), ["Lambda"]),
+    "maximum": (lambda x, y: F.maximum(x, y), ["Eltwise"]),
+    "maximum of a list": (lambda x, y: F.maximum([x, y]), ["Eltwise"]),
+    "maximum with a number": (lambda x, y: F.maximum(x, 0.25), ["Lambda"]),
+    "minimum": (lambda x, y: F.minimum(x, y), ["Lambda"]),
+    "add": (lambda x, y: F.add(x, y), ["Eltwise"]),
+    "add a number": (lambda x, y: F.add(2, x), ["Power"]),
+    "subtract": (lambda x, y: F.subtract(x, y), ["Eltwise"]),
+    "multiply": (lambda x, y: F.multiply(x, y), ["Eltwise"]),
+    "negative": (lambda x, y: F.negative(x), ["Power"]),
+    "pow": (lambda x, y: F.pow(F.abs(x), 3), ["AbsVal", "Power"]),
+    "exp": (lambda x, y: F.exp(x), ["Lambda"]),
+    "sqrt": (lambda x, y: x.square().sqrt(), ["Lambda", "Lambda"]),
+    "max": (lambda x, y: x.max(axis=1), ["Lambda"]),
+    "log_softmax": (lambda x, y: F.log_softmax(x, -1), ["Lambda"]),
+    "stack": (lambda x, y: F.stack([x, y], 1), ["Lambda"]),
+    "unsqueeze": (lambda x, y: x.unsqueeze(0), ["Lambda"]),
+    "where": (lambda x, y: F.where(True, x, y), ["Lambda"]),
+    "matmul": (lambda x, y: F.matmul(x, F.transpose(y, 1, 2)), ["Permute", "Lambda"]),
+    "einsum": (lambda x, y: F.einsum("nij,nkj->nik", x, y), ["Lambda"]),
+    "attention": (lambda x, y: F.attention(x, y, y, causal=False), ["Lambda"]),
+    "mse_loss": (lambda x, y: F.mse_loss(x, y), ["Lambda"]),
+    "split": (lambda x, y: F.split(x, 2, axis=1)[1], ["Lambda"]),
+}
+
+
+class Of(nn.Module):
+    def __init__(self, function):
+        self.function = function
+
+    def forward(self, x, y):
+        return self.function(x, y)
+
+
+@in_turn("name", list(CALLS))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_function_does_what_it_does_with_tensors(name, dtype):
+    function, kinds = CALLS[name]
+    x, y = X.astype(dtype), Y.astype(dtype)
+    module = Of(function).to("cpu", dtype)
+    one, other = md.tensor(x, requires_grad=True), md.tensor(x, requires_grad=True)
+    got, expected = module(one, md.tensor(y)), function(other, md.tensor(y))
+    assert got.shape == expected.shape and got.dtype == expected.dtype
+    close = {"rtol": 1e-5, "atol": 1e-6} if dtype == "float32" else {"rtol": 1e-12, "atol": 1e-13}
+    np.testing.assert_allclose(got.numpy(), expected.numpy(), **close)
+    (got * got).sum().backward()
+    (expected * expected).sum().backward()
+    np.testing.assert_allclose(one.grad, other.grad, rtol=close["rtol"] * 100, atol=close["atol"] * 100)
+    added = [layer.type for layer in module.net_for(x, y).config.message.layer]
+    assert [kind for kind in added if kind not in ("Input", "Silence", "Split", "Slice")] == kinds
+
+
+def test_a_product_applies_a_rectifier_that_is_a_function():
+    """And leaves out what a drop behind it drops."""
+    class Net(nn.Module):
+        def __init__(self):
+            self.first, self.drop, self.last = nn.Linear(6, 8), nn.ApproxDropout(0.5), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.last(self.drop(F.relu(self.first(x))))
+
+    lines = list(Net().to("cpu").net_for(np.zeros((4, 6), "f")).plan.lines())
+    assert "first computes only the units kept by drop" in lines
+    assert "first applies relu and the scale of drop" in lines
+
+
+def test_a_weight_may_be_an_argument():
+    class Net(nn.Module):
+        def __init__(self):
+            self.weight = nn.Weight(2, 5, filler={"type": "constant", "value": 0.5})
+
+        def forward(self, x):
+            return F.linear(x, self.weight)
+
+    net = Net().to("cpu")
+    x = md.tensor(X.astype("f"))
+    y = net(x)
+    np.testing.assert_allclose(y.numpy(), np.repeat(X.sum(2)[..., None] * 0.5, 2, 2), rtol=1e-5)
+    y.sum().backward()
+    [weight] = net.parameters()
+    np.testing.assert_allclose(weight.grad, np.repeat(X.sum((0, 1))[None], 2, 0), rtol=1e-5)
+
+
+def test_wrong_arguments_are_said_as_with_tensors():
+    for call in (lambda x, y: F.gelu(x, "close"), lambda x, y: F.softmax(x, 7),
+                 lambda x, y: F.clamp(x, 2, 1)):
+        messages = []
+        for function in (Of(call).to("cpu"), call):
+            with pytest.raises(md.MinidropError) as caught:
+                function(md.tensor(X), md.tensor(Y))
+            messages.append(str(caught.value))
+        assert all(messages)
+    with pytest.raises(TypeError, match="unexpected|too many|missing"):
+        Of(lambda x, y: F.relu(x, slope=1)).to("cpu")(X, Y)
