@@ -3,6 +3,8 @@
 from minidrop.kernels import threads  # before anything loads NumPy, see there
 
 # isort: split
+from typing import NoReturn
+
 from minidrop import data, functions, nn, optim
 from minidrop.apps.generation import TextModel
 from minidrop.apps.onnx import export_onnx
@@ -14,19 +16,21 @@ from minidrop.autograd import Function, Parameter, Tensor, check_gradients, no_g
 from minidrop.config import NetParameter, NetSpec, SolverParameter
 from minidrop.config import layers as L
 from minidrop.errors import (
-                             BackendError,
-                             ConfigError,
-                             DataError,
-                             GraphError,
-                             MinidropError,
-                             NonFiniteError,
-                             ParallelError,
-                             PlaceError,
-                             ShapeError,
-                             SnapshotError,
-                             TensorError,
+    BackendError,
+    ConfigError,
+    DataError,
+    GraphError,
+    MinidropError,
+    NonFiniteError,
+    ParallelError,
+    PlaceError,
+    ShapeError,
+    SnapshotError,
+    TensorError,
+    no_attribute,
 )
 from minidrop.functions import tensor
+from minidrop.functions.torch_names import TOP
 from minidrop.kept import Kept
 from minidrop.layers import DataLayer, Layer, register_layer
 from minidrop.net import Net
@@ -47,6 +51,12 @@ __all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "EMA", "Earl
            "find_learning_rate", "from_torch_state_dict", "functions", "grad_check", "load", "load_weights",
            "monte_carlo", "nn", "no_grad", "optim", "register_layer", "register_pattern", "tensor", "threads",
            "to_torch_state_dict"]
+
+
+def __getattr__(name: str) -> NoReturn:
+    homes = [("md.functions", functions), ("md.nn", nn), ("md.optim", optim), ("md.data", data)]
+    found = [f"{home}.{name}" for home, module in homes if name in module.__all__]
+    raise no_attribute(__name__, name, __all__, {name: found[0]} if found else TOP)
 
 
 def __dir__() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import heapq
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 MOST_MISTAKES = 100         # of one description that are put into words
@@ -124,6 +124,13 @@ def kind_of(value: Any) -> str:
     """Return what a value is, in place of what was expected: its class, or that it is a class itself."""
     return f"the class {value.__name__}; write {value.__name__}(...)" if isinstance(value, type) else (
         type(value).__name__)
+
+
+def no_attribute(module: str, name: str, known: Any, hints: Mapping[str, str]) -> AttributeError:
+    """Return the error for a name that a module lacks; hints: what to write for other libraries' names."""
+    like = "" if name.startswith("_") else nearest(name, known)
+    instead = f"; use {hints[name]}" if name in hints else like
+    return AttributeError(f"module {module!r} has no attribute {name!r}{instead}", name=name)
 
 
 def nearest(name: str, known: Any, count: int = 3) -> str:

@@ -1,8 +1,10 @@
 """Stateless differentiable functions of Tensors: what layers call, and scripts without a config file."""
 
 from inspect import isfunction
+from typing import NoReturn
 
 from minidrop.autograd import Tensor
+from minidrop.errors import no_attribute
 from minidrop.functions.activation import power, relu, sigmoid, tanh
 from minidrop.functions.affine import affine, prelu
 from minidrop.functions.arithmetic import product, weighted_sum
@@ -80,6 +82,7 @@ from minidrop.functions.selection import argmax, batch_reindex, filter_records
 from minidrop.functions.shape import concat, flatten, patches, permute, reshape, slice
 from minidrop.functions.softmax import log_softmax, softmax, softmax_cross_entropy
 from minidrop.functions.steps import add_to_steps, last_state, reverse_steps
+from minidrop.functions.torch_names import FUNCTIONS
 from minidrop.functions.trailing import crop, reduction, tile
 from minidrop.functions.unary import (
     ceil,
@@ -116,6 +119,10 @@ __all__ = ["ChunkCounts", "HiddenDrop", "Stored", "abs", "absval", "accuracy", "
            "softmax_cross_entropy", "split", "sqrt", "square", "squeeze", "stack", "std", "step_angles",
            "stochastic_pooling", "stored_norm", "subtract", "sum", "swish", "take", "tanh", "tensor",
            "threshold", "tile", "to", "transpose", "unbind", "unsqueeze", "var", "weighted_sum", "where"]
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise no_attribute(__name__, name, __all__, FUNCTIONS)
 
 
 def __dir__() -> list[str]:

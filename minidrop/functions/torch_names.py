@@ -56,6 +56,53 @@ HINTS = {
 }
 
 
+FUNCTIONS = {       # of torch, torch.nn.functional and NumPy
+    "max_pool2d": "nn.MaxPool2d(2)(x), or F.max_pooling(x, window)",
+    "avg_pool2d": "nn.AvgPool2d(2)(x), or F.mean_pooling(x, window)",
+    "adaptive_avg_pool2d": "x.mean((2, 3)) for one number a channel",
+    "conv1d": "nn.Conv1d, or F.convolution", "conv2d": "nn.Conv2d, or F.convolution",
+    "conv_transpose2d": "nn.ConvTranspose2d, or F.deconvolution",
+    "leaky_relu": "F.relu(x, 0.01)", "relu6": "F.clip(x, 0, 6)", "hardtanh": "F.clip(x, -1, 1)",
+    "hardsigmoid": "F.clip(x / 6 + 0.5, 0, 1)", "hardswish": "x * F.clip(x / 6 + 0.5, 0, 1)",
+    "mish": "x * F.tanh(F.bnll(x))", "softplus": "F.bnll(x)", "logsigmoid": "-F.bnll(-x)",
+    "silu": "F.swish(x)", "softmin": "F.softmax(-x, 1)", "softsign": "x / (abs(x) + 1)",
+    **dict.fromkeys(("dropout1d", "dropout2d", "dropout3d"),
+                    "nn.ApproxDropout, or nn.Dropout(0.5, axes=[2, 3])"),
+    "alpha_dropout": "nn.Dropout", "embedding": "nn.Embedding, or F.embed(ids, W)",
+    "one_hot": "numpy.eye(classes)[ids]", "normalize": "x / x.norm(axis=1, keepdims=True)",
+    "scaled_dot_product_attention": "F.attention(q, k, v, heads)",
+    "multi_head_attention_forward": "nn.MultiHeadAttention", "pad": "numpy.pad of data, or padding=...",
+    "unfold": "F.im2col", "interpolate": "nn.ConvTranspose2d with weight_filler={'type': 'bilinear'}",
+    "instance_norm": "F.mvn(x)", "local_response_norm": "F.lrn(x)",
+    "bmm": "F.matmul", "mm": "F.matmul", "dot": "F.matmul", "masked_fill": "F.where(mask, value, x)",
+    "hstack": "F.cat(xs, 1)", "vstack": "F.cat(xs, 0)", "prod": "F.product for several tensors",
+    **{name: HINTS[name] for name in ("repeat_interleave", "gather", "index_select", "masked_select", "topk",
+                                      "sort", "argsort", "unique", "isnan", "isfinite", "erf")},
+}
+
+
+TOP = {         # of torch itself
+    **{name: f"md.tensor(numpy.{numpy})" for name, numpy in {
+        "zeros": "zeros(shape, 'float32')", "ones": "ones(shape, 'float32')",
+        "full": "full(shape, 1.0, 'float32')",
+        "eye": "eye(n, dtype='float32')", "arange": "arange(n)", "linspace": "linspace(0, 1, n)",
+        "empty": "empty(shape, 'float32')", "zeros_like": "zeros_like(x.numpy())",
+        "ones_like": "ones_like(x.numpy())", "rand": "random.default_rng(0).random(shape, 'float32')",
+        "randn": "random.default_rng(0).standard_normal(shape, 'float32')",
+        "randint": "random.default_rng(0).integers(0, n, shape)"}.items()},
+    "from_numpy": "md.Tensor(array), which shares its memory, or md.tensor(array)",
+    "as_tensor": "md.tensor(x)",
+    "save": "net.save(path), module.state_dict(), or the snapshots of a Solver",
+    "manual_seed": "model.set_seed(0), md.data.DataLoader(seed=0)", "compile": "nothing: nets are planned",
+    "cuda": "model.to('cuda:0'), `minidrop devices`", "device": "model.to('cuda:0'), a text",
+    "utils": "md.data.DataLoader and md.data.Dataset",
+    "float32": "'float32', or numpy.float32", "float64": "'float64', or numpy.float64",
+    "set_num_threads": "the environment variable MINIDROP_THREADS",
+    "distributed": "mpiexec -n 2 minidrop train (docs/parallel.md)", "onnx": "md.export_onnx(net, path)",
+    "Variable": "md.Tensor(array, requires_grad=True)",
+}
+
+
 def hint(name: str, known: Iterable[str]) -> str:
     """Return "; use ..." for a name of PyTorch's, else the nearest known names, or ''."""
     if name in HINTS:

@@ -8,6 +8,9 @@
 Images are (N, C, H, W), sequences (steps, streams, units), as everywhere in minidrop.
 """
 
+from typing import NoReturn
+
+from minidrop.errors import no_attribute
 from minidrop.functions import concat, maximum
 from minidrop.functions.described import describes
 from minidrop.nn.containers import ModuleDict, ModuleList, Sequential
@@ -52,6 +55,7 @@ from minidrop.nn.simple import (
     Tanh,
 )
 from minidrop.nn.symbol import Symbol, TraceError
+from minidrop.nn.torch_names import HINTS
 
 describes(Symbol, describe)
 
@@ -62,6 +66,10 @@ __all__ = ["Accuracy", "ApproxDropout", "Attention", "AvgPool2d", "BCEWithLogits
            "MultiHeadAttention", "PReLU", "Permute", "Position", "RMSNorm", "RNN", "ReLU", "Recurrent",
            "Reshape", "Rotary", "Scale", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus", "Swish",
            "Symbol", "Tanh", "TraceError", "Weight", "concat", "maximum"]
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise no_attribute(__name__, name, __all__, HINTS)
 
 
 def __dir__() -> list[str]:

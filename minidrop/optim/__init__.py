@@ -10,6 +10,9 @@
         scheduler.step()
 """
 
+from typing import NoReturn
+
+from minidrop.errors import no_attribute
 from minidrop.optim import schedulers
 from minidrop.optim.clipping import clip_grad_norm
 from minidrop.optim.learning_rates import LearningRates, find_learning_rate
@@ -19,6 +22,13 @@ from minidrop.solver.ema import EMA
 
 __all__ = ["EMA", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "LearningRates", "Nesterov", "Optimizer",
            "ParamGroup", "RMSProp", "clip_grad_norm", "find_learning_rate", "schedulers"]
+
+
+def __getattr__(name: str) -> NoReturn:
+    hints = {"lr_scheduler": "md.optim.schedulers", "NAdam": "md.optim.Adam", "RMSprop": "md.optim.RMSProp",
+             "Adagrad": "md.optim.AdaGrad", "Adadelta": "md.optim.AdaDelta",
+             "swa_utils": "md.optim.EMA", "LBFGS": "md.optim.SGD with momentum"}
+    raise no_attribute(__name__, name, __all__, hints)
 
 
 def __dir__() -> list[str]:

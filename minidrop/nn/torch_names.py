@@ -1,0 +1,37 @@
+"""PyTorch's and Keras's names of modules that have another one here, or are none: each with what to write."""
+
+_LOSSES = ("NLLLoss", "SmoothL1Loss", "HuberLoss", "KLDivLoss", "BCELoss")
+_MEAN = "x.mean((2, 3)) in forward for one number a channel, nn.AvgPool2d for others"
+
+HINTS = {
+    **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm", "BatchNormalization"),
+                    "nn.BatchNorm(channels)"),
+    **dict.fromkeys(("Dropout1d", "Dropout2d", "Dropout3d", "SpatialDropout2D"),
+                    "nn.ApproxDropout(0.5) behind channels of images, or nn.Dropout(0.5, axes=[2, 3])"),
+    **dict.fromkeys(("AdaptiveAvgPool2d", "AdaptiveAvgPool1d", "GlobalAveragePooling2D"), _MEAN),
+    "AdaptiveMaxPool2d": "x.max(axis=(2, 3)) in forward, or nn.MaxPool2d",
+    "LeakyReLU": "nn.ReLU(negative_slope=0.01)", "ReLU6": "F.clip(x, 0, 6) in forward",
+    "Hardtanh": "F.clip(x, -1, 1) in forward", "Hardsigmoid": "F.clip(x / 6 + 0.5, 0, 1) in forward",
+    "Hardswish": "x * F.clip(x / 6 + 0.5, 0, 1) in forward", "Mish": "x * F.tanh(F.bnll(x)) in forward",
+    "LogSigmoid": "-F.bnll(-x) in forward", "LogSoftmax": "F.log_softmax(x, 1) in forward",
+    "Softmin": "F.softmax(-x, 1) in forward", "Softsign": "x / (abs(x) + 1) in forward",
+    **dict.fromkeys(_LOSSES, "the function of md.functions, such as F.nll_loss or F.smooth_l1_loss"),
+    "Parameter": "nn.Weight(*shape, filler=...)", "ParameterList": "nn.ModuleList of nn.Weight modules",
+    "ParameterDict": "nn.ModuleDict of nn.Weight modules",
+    "functional": "md.functions", "init": "a filler: nn.Linear(4, 2, weight_filler={'type': 'xavier'})",
+    "utils": "md.optim.clip_grad_norm, md.data.pad_sequences",
+    "Unflatten": "x.reshape(...) in forward", "Unfold": "F.im2col", "Fold": "nn.ConvTranspose2d",
+    "Upsample": "nn.ConvTranspose2d with weight_filler={'type': 'bilinear'}",
+    "UpsamplingBilinear2d": "nn.ConvTranspose2d with weight_filler={'type': 'bilinear'}",
+    "Conv3d": "nn.Layer('Convolution', num_output=8, kernel_size=3) on (N, C, D, H, W)",
+    "ZeroPad2d": "the padding of nn.Conv2d", "LocalResponseNorm": "nn.LRN",
+    "InstanceNorm2d": "nn.Layer('MVN')", "LSTMCell": "nn.LSTM on one step, or nn.Recurrent",
+    "GRUCell": "nn.GRU on one step", "RNNCell": "nn.RNN on one step",
+    "MultiheadAttention": "nn.MultiHeadAttention", "Bilinear": "F.einsum",
+    **dict.fromkeys(("DataParallel", "parallel"), "mpiexec -n 2 minidrop train (docs/parallel.md)"),
+    "Dense": "nn.Linear(inputs, outputs)", "Conv2D": "nn.Conv2d", "Conv1D": "nn.Conv1d",
+    "MaxPooling2D": "nn.MaxPool2d", "AveragePooling2D": "nn.AvgPool2d",
+    "Activation": "nn.ReLU(), nn.Tanh(), ...",
+    "LayerNormalization": "nn.LayerNorm", "Concatenate": "nn.concat([a, b]) in forward",
+    "Add": "a + b in forward",
+}
