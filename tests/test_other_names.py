@@ -16,7 +16,7 @@ MODULES = {"md": md, "nn": md.nn, "F": md.functions}
     (md.nn, "BatchNorm2d", "module 'minidrop.nn' has no attribute 'BatchNorm2d'; use nn.BatchNorm(channels)"),
     (md.nn, "Linaer", "module 'minidrop.nn' has no attribute 'Linaer'; did you mean 'Linear'"),
     (md.nn, "zzz", "module 'minidrop.nn' has no attribute 'zzz'"),
-    (md.functions, "conv2d", "'minidrop.functions' has no attribute 'conv2d'; use nn.Conv2d, or F.convolution"),
+    (md.functions, "conv2d", "' has no attribute 'conv2d'; use nn.Conv2d, or F.convolution"),
     (md.functions, "sofmax", "did you mean 'softmax'"),
     (md, "relu", "module 'minidrop' has no attribute 'relu'; use md.functions.relu"),
     (md, "Linear", "use md.nn.Linear"), (md, "DataLoader", "use md.data.DataLoader"),
