@@ -5,15 +5,59 @@ from __future__ import annotations
 import difflib
 import heapq
 import os
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+_Error = TypeVar("_Error", bound="MinidropError")
 
 MOST_MISTAKES = 100         # of one description that are put into words
 _MOST_COMPARED = 200        # names, and characters of one, that a search for the nearest looks at closely
 
 
+# Characters with which a terminal moves the cursor, rings, colours, or changes the writing direction.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """Return a text with control characters, except newlines and tabs, as escapes."""
+    return _CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)
+
+
+def visible_name(name: str) -> str:
+    """Return a name as `visible` does, on one line."""
+    return visible(name).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def in_short(value: Any) -> str:
+    """Return any value as words of one short line: an array by its shape, else its repr, or its beginning."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if hasattr(value, "dtype") and getattr(value, "shape", None):
+        kind = type(value).__name__
+        return f"{'an array' if kind == 'ndarray' else kind} of shape {value.shape}"
+    try:
+        text = visible_name(repr(value))
+    except Exception:       # of another's class; of an int of thousands of digits
+        text = type(value).__name__
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 class MinidropError(Exception):
-    """Base of every error that a user can mend: where, expected, got, what to do."""
+    """Base of every error that a user can mend: where, expected, got, what to do.
+
+    `said`: the lines of one that has several. Any other has one, whatever names and values it holds.
+    """
+
+    said: tuple[str, ...] = ()
+
+    @classmethod
+    def saying(cls: type[_Error], lines: Iterable[str]) -> _Error:
+        """Return an error of several lines."""
+        lines = tuple(lines)
+        error = cls("\n".join(lines))
+        error.said = lines
+        return error
 
 
 class ConfigError(MinidropError):
@@ -27,7 +71,7 @@ class ConfigError(MinidropError):
         lines = list(dict.fromkeys(lines))
         hidden += len(lines[MOST_MISTAKES:])
         more = [f"... and {hidden} more mistake{'s' * (hidden != 1)}"] if hidden else []
-        error = cls("\n".join(lines[:MOST_MISTAKES] + more))
+        error = cls.saying(lines[:MOST_MISTAKES] + more)
         error.hidden = hidden
         return error
 
@@ -41,7 +85,7 @@ class ConfigError(MinidropError):
     @property
     def lines(self) -> list[str]:
         """The mistakes that are put into words, one a line."""
-        lines = str(self).split("\n")
+        lines = list(self.said) or [str(self)]
         return lines[:-1] if self.hidden else lines
 
 

@@ -1,5 +1,6 @@
 """Every error a user can mend has one base, and unknown names get a hint."""
 
+import numpy as np
 import pytest
 
 from minidrop import errors
@@ -45,6 +46,22 @@ def test_nearest_looks_closely_at_a_few_of_very_many(monkeypatch):
 def test_nearest_leaves_very_long_names_alone():
     assert errors.nearest("a" * 100_000, ["a" * 99_999, "b"]) == ""
     assert errors.nearest("ab", ["a" * 100_000, "abc"]) == "; did you mean 'abc'?"
+
+
+def test_any_value_is_shown_on_one_short_line():
+    shown = errors.in_short
+    assert [shown(value) for value in (-1, "a\nb", None, [1, 2], int)] == [
+        "-1", r"'a\nb'", "None", "[1, 2]", "the class int"]
+    assert shown(np.ones((4, 6))) == "an array of shape (4, 6)" and shown(np.float32(2)) == "np.float32(2.0)"
+    assert shown(10**400) == f"1{'0' * 56}..." and shown(10**5000) == "int"
+
+
+def test_an_error_says_one_line_unless_it_is_made_of_several():
+    assert errors.ConfigError("a\nb").said == () and errors.ConfigError("a\nb").lines == ["a\nb"]
+    error = errors.SnapshotError.saying(["a\nb", "c"])
+    assert (error.said, str(error)) == (("a\nb", "c"), "a\nb\nc")
+    together = errors.ConfigError.together([errors.ConfigError("a\nb"), errors.ConfigError.of(["c", "d"])])
+    assert together.lines == ["a\nb", "c", "d"]
 
 
 def test_mistakes_in_one_report_each_once():

@@ -46,7 +46,7 @@ from minidrop.cli.time import time
 from minidrop.cli.train import train
 from minidrop.cli.translate import translate
 from minidrop.cli.upgrade import upgrade
-from minidrop.errors import ConfigError, MinidropError, nearest
+from minidrop.errors import ConfigError, MinidropError, nearest, visible_name
 
 ALIASES = {"device_query": "devices", "upgrade_net_proto_text": "upgrade",
            "upgrade_net_proto_binary": "upgrade", "upgrade_solver_proto_text": "upgrade"}
@@ -131,6 +131,7 @@ def run(arguments: list[str]) -> int:
     try:
         return commands.main(arguments, prog_name="minidrop", standalone_mode=False, obj=arguments) or 0
     except click.ClickException as error:
+        vars(error)["message"] = visible_name(error.message)    # a value that it quotes may hold anything
         error.show()
         return error.exit_code
     except click.Abort:
@@ -142,7 +143,7 @@ def run(arguments: list[str]) -> int:
             text = str(error) or "out of memory"
             if isinstance(error, OSError) and error.filename and error.strerror:
                 text = f"{error.filename}: {error.strerror}"
-            end_with(text.split("\n"))
+            end_with(getattr(error, "said", ()) or (text,))
         return 1
     except Exception as error:
         if is_alone():

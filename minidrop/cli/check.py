@@ -12,7 +12,7 @@ from minidrop.cli.values import print_json
 from minidrop.config import NetParameter, SolverParameter, parse_net, parse_solver
 from minidrop.config.load import read_text
 from minidrop.config.source_map import scan
-from minidrop.errors import ConfigError, MinidropError
+from minidrop.errors import ConfigError, MinidropError, visible_name
 from minidrop.net import Net
 from minidrop.net.conversion import prepare_nets
 from minidrop.solver import Solver
@@ -43,10 +43,10 @@ def check(context: Any, files: tuple[str, ...], phase: Any, as_json: bool, overr
         try:
             nets = _nets(path, phase, overrides, dropout, level, stages, ignore_unknown)
         except MinidropError as error:
-            lines = str(error).split("\n")
+            lines = list(error.said) or [str(error)]
             hidden = getattr(error, "hidden", 0)
             wrong += len(lines) + (hidden and hidden - 1)       # the last line counts the hidden ones
-            echo("\n".join(f"error: {line}" for line in lines), err=True)
+            echo("\n".join(f"error: {visible_name(line)}" for line in lines), err=True)
         found.append({"file": path, "mistakes": lines,
                       "nets": [{"title": title, **_facts(net)} for title, net in nets if as_json]})
         for title, net in nets:
@@ -83,7 +83,7 @@ def _nets(path, phase, overrides, dropout, level, stages, ignore_unknown):
             nets[name] = Net(config, name, "cpu", "float32", 0, *stated(config, level, stages),
                              share=nets.get("TRAIN"), fills=False)
         except MinidropError as error:
-            problems[name] = getattr(error, "lines", None) or str(error).split("\n")
+            problems[name] = getattr(error, "lines", None) or list(error.said) or [str(error)]
             hidden = max(hidden, getattr(error, "hidden", 0))
     if problems:
         for net in nets.values():

@@ -9,7 +9,7 @@ import click
 import numpy as np
 
 from minidrop.apps.classify import Preprocessing, best, classify, image_input, images_of, read_labels
-from minidrop.cli.console import echo, visible_name, write
+from minidrop.cli.console import echo, write
 from minidrop.cli.options import (
     Command,
     chosen_device,
@@ -22,7 +22,7 @@ from minidrop.cli.options import (
 )
 from minidrop.config import load_net
 from minidrop.data.mean_file import read_mean
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, visible_name
 from minidrop.net import Net
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from minidrop.apps.comparison import Comparison
-from minidrop.cli.console import STREAMS, echo, visible_name
+from minidrop.cli.console import STREAMS, echo
 from minidrop.cli.leaving import leave
 from minidrop.cli.options import (
     Command,
@@ -22,6 +22,7 @@ from minidrop.cli.options import (
 from minidrop.cli.progress import wants_bar
 from minidrop.cli.values import number, print_json
 from minidrop.config import load_solver
+from minidrop.errors import visible_name
 from minidrop.solver import Solver
 from minidrop.solver.signals import StopSignals
 

@@ -4,7 +4,6 @@ import errno
 import logging
 import logging.handlers
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,21 +11,8 @@ from typing import Any
 
 import click
 
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, visible
 from minidrop.files import open_to_append, replace, write_all
-
-# Characters with which a terminal moves the cursor, rings, colours, or changes the writing direction.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-
-
-def visible(text: str) -> str:
-    """Return a text with control characters, except newlines and tabs, as escapes."""
-    return _CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)
-
-
-def visible_name(name: str) -> str:
-    """Return a name as `visible` does, on one line."""
-    return visible(name).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def printable(text: str, err: bool = False) -> str:

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from minidrop.apps.curves import Curves
-from minidrop.cli.console import visible_name
 from minidrop.cli.plots import INK, REFERENCE, check_picture, save_figure
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, visible_name
 
 MOST_PANELS = 20
 _HEIGHT = 11

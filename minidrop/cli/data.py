@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
-from minidrop.cli.console import echo, informed, visible_name
+from minidrop.cli.console import echo, informed
 from minidrop.cli.options import Command
 from minidrop.cli.values import print_json
 from minidrop.data.data_sets import TITLES
 from minidrop.data.prepare import is_there, prepare
 from minidrop.data.sources import DATA_SETS, cache_dir
+from minidrop.errors import visible_name
 
 
 @click.command("data", cls=Command, epilog=(

@@ -7,9 +7,10 @@ import click
 from minidrop.apps.draw_file import picture_writer
 from minidrop.apps.drawing import PHASES, drawing_of
 from minidrop.apps.pictures import DIRECTIONS
-from minidrop.cli.console import echo, visible_name
+from minidrop.cli.console import echo
 from minidrop.cli.options import Command, ignore_unknown_option, net_options, stated
 from minidrop.config import load_net
+from minidrop.errors import visible_name
 from minidrop.net.conversion import prepare_nets
 
 

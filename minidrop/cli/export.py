@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from minidrop.apps.onnx import OLDEST_OPSET, OPSET, export_onnx
-from minidrop.cli.console import echo, visible_name
+from minidrop.cli.console import echo
 from minidrop.cli.options import (
     Command,
     ema_option,
@@ -18,6 +18,7 @@ from minidrop.cli.options import (
     trained_net,
     weights_option,
 )
+from minidrop.errors import visible_name
 
 
 def _shapes(context, option, values):

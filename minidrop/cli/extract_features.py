@@ -5,9 +5,10 @@ from typing import Any
 import click
 
 from minidrop.apps.features import KINDS, check_features, extract_features
-from minidrop.cli.console import echo, visible_name
+from minidrop.cli.console import echo
 from minidrop.cli.options import Command, ema_option, ignore_unknown_option, python_option, skip_option
 from minidrop.config import load_net
+from minidrop.errors import visible_name
 from minidrop.net import Net
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 import numpy as np
 
-from minidrop.cli.console import echo, visible_name
+from minidrop.cli.console import echo
 from minidrop.cli.options import (
     Command,
     chosen_device,
@@ -20,6 +20,7 @@ from minidrop.cli.options import (
 from minidrop.cli.plots import check_picture, draw_learning_rates
 from minidrop.cli.values import print_json
 from minidrop.config import load_solver
+from minidrop.errors import visible_name
 from minidrop.optim.learning_rates import LEAST_ITERATIONS, find_learning_rate
 from minidrop.solver import Solver
 

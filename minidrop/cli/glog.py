@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from minidrop.cli import values
-from minidrop.cli.console import visible_name
 from minidrop.cli.progress import Narrator
+from minidrop.errors import visible_name
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import click
 
 from minidrop.apps.models import copy_model, find_model, known_models
-from minidrop.cli.console import echo, visible_name
+from minidrop.cli.console import echo
 from minidrop.cli.options import Command
 from minidrop.cli.values import print_json
+from minidrop.errors import visible_name
 
 
 @click.command(cls=Command)

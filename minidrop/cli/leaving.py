@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from minidrop.cli.console import visible_name
+from minidrop.errors import visible_name
 from minidrop.files import abandon
 from minidrop.solver.signals import StopSignals
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from minidrop.apps.summary import DropSummary, LayerSummary, Summary
-from minidrop.cli.console import visible_name
+from minidrop.errors import visible_name
 
 
 def layer_table(summary: Summary, with_memory: bool = False) -> Iterator[str]:

@@ -7,11 +7,11 @@ import click
 
 from minidrop.apps.curves import chosen, curves_of_log
 from minidrop.apps.logs import as_csv, csv_paths, read_log
-from minidrop.cli.console import echo, visible_name, write
+from minidrop.cli.console import echo, write
 from minidrop.cli.curve_plots import draw_curves
 from minidrop.cli.options import Command
 from minidrop.cli.plots import check_picture
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, visible_name
 
 
 @click.command("parse_log", cls=Command)

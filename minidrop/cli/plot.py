@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from minidrop.apps.curves import chosen, named_apart, read_curves
-from minidrop.cli.console import echo, visible_name
+from minidrop.cli.console import echo
 from minidrop.cli.curve_plots import check_panels, draw_curves, text_curves
 from minidrop.cli.options import Command
 from minidrop.cli.plots import check_picture
+from minidrop.errors import visible_name
 
 
 @click.command(cls=Command)

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minidrop.cli.console import visible_name
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, visible_name
 from minidrop.files import check_output, replace
 from minidrop.optim import LearningRates
 

@@ -21,7 +21,7 @@ from minidrop.apps.prediction_files import FORMATS, Arrays, Lines, format_of
 from minidrop.apps.scoring import STREAMS as LINES
 from minidrop.apps.scoring import WINDOW, LineScore, LineScorer
 from minidrop.apps.text_nets import text_kind
-from minidrop.cli.console import STREAMS, echo, visible_name
+from minidrop.cli.console import STREAMS, echo
 from minidrop.cli.options import (
     Command,
     device_options,
@@ -38,7 +38,7 @@ from minidrop.cli.sentences import lines_of_file, lines_of_stdin
 from minidrop.cli.values import number
 from minidrop.data.images import ENCODINGS
 from minidrop.data.record_files import CHANNELS, RecordFile, open_records
-from minidrop.errors import ConfigError, DataError
+from minidrop.errors import ConfigError, DataError, visible_name
 from minidrop.files import replacing
 
 

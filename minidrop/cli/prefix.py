@@ -7,8 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from minidrop.cli.console import visible_name
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, visible_name
 
 fcntl = import_module("fcntl") if find_spec("fcntl") else None      # Windows has none
 

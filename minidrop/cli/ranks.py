@@ -9,7 +9,7 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from minidrop.cli.console import console, echo
 from minidrop.cli.run_folder import choose
 from minidrop.cli.watched import CAN_WATCH, Reached, watched
-from minidrop.errors import LostRankError, ParallelError
+from minidrop.errors import LostRankError, ParallelError, visible_name
 from minidrop.solver import Solver
 from minidrop.solver.communicator import Alone, Communicator
 from minidrop.solver.engines import chosen_way
@@ -106,8 +106,11 @@ def is_alone() -> bool:
     return _Launch.communicator.size == 1
 
 
-def end_with(lines: list[str], with_traceback: bool = False) -> None:
-    """Print the lines of the error that is handled; where this is one of several ranks, end all of them."""
+def end_with(lines: Sequence[str], with_traceback: bool = False) -> None:
+    """Print the lines of the error that is handled; where this is one of several ranks, end all of them.
+
+    Each stays one line, whatever names and values it quotes.
+    """
     communicator, error = _Launch.communicator, sys.exc_info()[1]
     lost = error.lost if isinstance(error, LostRankError) else ()
     first = min(set(range(communicator.size)) - set(lost))
@@ -122,7 +125,7 @@ def end_with(lines: list[str], with_traceback: bool = False) -> None:
     if isinstance(error, LostRankError) and lines:
         lines = [*lines[:-1], f"{lines[-1]}. All ranks end, {reached}; {_GO_ON}"]
     for line in lines:
-        echo(f"error: {who}{line}", err=True)
+        echo(f"error: {who}{visible_name(line)}", err=True)
     if communicator.size > 1:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -11,9 +11,9 @@ from minidrop import __version__
 from minidrop.apps.curves import named_apart
 from minidrop.apps.report_page import page
 from minidrop.apps.run_report import read_run
-from minidrop.cli.console import echo, visible_name, write
+from minidrop.cli.console import echo, write
 from minidrop.cli.options import Command
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, visible_name
 
 
 @click.command(cls=Command)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from minidrop.apps.summary import summarise
-from minidrop.cli.console import echo, visible_name
+from minidrop.cli.console import echo
 from minidrop.cli.net_table import drop_lines, layer_table, memory_lines
 from minidrop.cli.options import (
     Command,
@@ -19,6 +19,7 @@ from minidrop.cli.options import (
 )
 from minidrop.cli.values import print_json
 from minidrop.config import load_net
+from minidrop.errors import visible_name
 from minidrop.net import Net
 from minidrop.net.conversion import prepare_nets
 from minidrop.net.deploy import deployment

@@ -8,7 +8,7 @@ import click
 
 from minidrop.apps.timing import measure_steps, profile_steps
 from minidrop.autograd import no_grad
-from minidrop.cli.console import echo, visible_name
+from minidrop.cli.console import echo
 from minidrop.cli.options import (
     Command,
     chosen_device,
@@ -20,7 +20,7 @@ from minidrop.cli.options import (
 from minidrop.cli.values import print_json
 from minidrop.config import SolverConfig, SolverParameter, load_net, load_solver
 from minidrop.data.hdf5_output import discarding
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, visible_name
 from minidrop.net import Net
 from minidrop.net.conversion import prepare_nets
 from minidrop.solver import Solver

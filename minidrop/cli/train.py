@@ -15,7 +15,7 @@ from minidrop.apps.timeline import timeline
 from minidrop.backend import cuda_devices
 from minidrop.cli import values
 from minidrop.cli.caffe_flags import without
-from minidrop.cli.console import RunLog, console, visible_name
+from minidrop.cli.console import RunLog, console
 from minidrop.cli.glog import CaffeNarrator, GlogFormatter
 from minidrop.cli.leaving import leave
 from minidrop.cli.options import (
@@ -33,7 +33,7 @@ from minidrop.cli.ranks import Traffic, chosen, introduce, launched, reached
 from minidrop.cli.restarts import with_restarts
 from minidrop.cli.tensorboard import Board, check_tensorboard
 from minidrop.config import load_solver
-from minidrop.errors import MinidropError
+from minidrop.errors import MinidropError, visible_name
 from minidrop.snapshot import read_header
 from minidrop.solver import Solver
 from minidrop.solver.signals import EFFECTS, StopSignals, exit_code_of

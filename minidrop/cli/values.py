@@ -4,7 +4,8 @@ import json
 import math
 from typing import Any
 
-from minidrop.cli.console import echo, visible_name
+from minidrop.cli.console import echo
+from minidrop.errors import visible_name
 
 
 def number(value: Any) -> str:

@@ -283,7 +283,7 @@ def compile_for(file: str, macros: Any, architecture: Any) -> Any:
         return nvrtc.getCUBIN(program)
     except nvrtc.NVRTCError as error:
         log = nvrtc.getProgramLog(program)
-        raise BackendError(f"{file} with {macros} does not compile for {architecture}: "
-                           f"{error}\n{log}") from error
+        raise BackendError.saying([f"{file} with {macros} does not compile for {architecture}: {error}",
+                                   *log.splitlines()]) from error
     finally:
         nvrtc.destroyProgram(program)

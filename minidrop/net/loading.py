@@ -91,8 +91,8 @@ class Loading:
                      f"net expects {shown(here)}"
                      for name, there, here in wrong[:MOST_MISTAKES]]
             more = len(wrong) - len(lines)
-            raise SnapshotError("\n".join([*lines, *[f"{path}: ... and {more} more"] * (more > 0)])
-                                + f". {_REMEDY}")
+            lines += [f"{path}: ... and {more} more"] * (more > 0)
+            raise SnapshotError.saying([*lines[:-1], f"{lines[-1]}. {_REMEDY}"])
         if not chosen and not wrong:
             raise SnapshotError(f"{path}: holds no parameter of this net (it has "
                                 f"{', '.join(sorted(others)[:6]) or 'none'}; the net has "

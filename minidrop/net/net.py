@@ -13,7 +13,7 @@ import numpy as np
 from minidrop.backend import get_backend
 from minidrop.config import NetConfig, as_net_config, filter_state, load_net
 from minidrop.config import minidrop_pb2 as pb
-from minidrop.errors import ConfigError, DataError, ShapeError, nearest
+from minidrop.errors import ConfigError, DataError, ShapeError, in_short, nearest
 from minidrop.layers import Context, DataLayer
 from minidrop.net import parameters as values
 from minidrop.net.drops import NetDrops
@@ -68,7 +68,7 @@ class Net(Weights, Predicts, Lifetime):
             raise ConfigError(f"unknown phase {phase!r}: expected TRAIN or TEST")
         dtype = getattr(dtype, "__name__", None) or str(dtype)      # np.float32, np.dtype("float32")
         if dtype not in DTYPES:
-            raise ConfigError(f"unknown dtype {dtype!r}: expected {' or '.join(DTYPES)}")
+            raise ConfigError(f"unknown dtype {in_short(dtype)}: expected {' or '.join(DTYPES)}")
         config, mistakes = as_net_config(source), list[ConfigError]()
         self.config = filter_state(config, getattr(pb, phase), level, stages, mistakes)
         self.phase, self.seed, self.dtype = phase, int(seed), dtype

@@ -132,8 +132,8 @@ def _check_keys(state, expected):
     wrong = missing + unknown
     if wrong:
         more = [f"... and {len(wrong) - MOST_MISTAKES} more"] * (len(wrong) > MOST_MISTAKES)
-        raise SnapshotError("\n".join([*(f"state_dict: {line}" for line in wrong[:MOST_MISTAKES]), *more,
-                                       "Modules of other names: give mapping={layer: module}"]))
+        raise SnapshotError.saying([*(f"state_dict: {line}" for line in wrong[:MOST_MISTAKES]), *more,
+                                    "Modules of other names: give mapping={layer: module}"])
 
 
 def _checked(key, value, shape, dtype):

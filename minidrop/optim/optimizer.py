@@ -268,7 +268,7 @@ def made_rule(kind: type[UpdateRule], what: str, fields: Mapping[str, float],
     problems = [problem.replace(field, keywords.get(field, field), 1)
                 for field, problem in range_problems(kind, fields)]
     if problems:
-        raise ConfigError("\n".join(f"{what}: {problem}" for problem in problems))
+        raise ConfigError.saying(f"{what}: {problem}" for problem in problems)
     return kind(fields)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -151,12 +152,13 @@ class Ranks:
         if not flags[:, 0].any():
             return bool(flags[:, 1].any())
         first = int(flags[:, 0].argmax())
-        kind, _, text = self.texts(f"{type(error).__name__}\n{error}")[first].partition("\n")
+        told = [type(error).__name__, str(error), *getattr(error, "said", ())]
+        kind, text, *lines = json.loads(self.texts(json.dumps(told))[first])
         known = getattr(errors, kind, None)
         cause = error if self.rank == first else None
-        if isinstance(known, type) and issubclass(known, MinidropError):
-            raise known(f"rank {first}: {text}") from cause
-        raise ParallelError(f"rank {first}: {kind}: {text}") from cause
+        if not (isinstance(known, type) and issubclass(known, MinidropError)):
+            raise ParallelError(f"rank {first}: {kind}: {text}") from cause
+        raise known.saying([f"rank {first}: {line}" for line in lines or [text]]) from cause
 
     def together(self, work: Callable[[], Any]) -> Any:
         """Return what `work` returns on this rank; if it fails on any, all raise that error."""

@@ -59,6 +59,19 @@ def test_help_of_every_command_fits_the_screen(minidrop, monkeypatch, columns):
         assert wide == [], name
 
 
+@pytest.mark.parametrize("arguments, expected", [
+    (["check", "NET", "--set", "layer.drop1.approx_dropout_param.dropout_ratio=a\nb"], 1),
+    (["check", "NET", "--set", "layer.a\nb.x=1"], 1), (["check", "NET", "--dropout", "approx\n"], 1),
+    (["check", "no\nfile"], 1), (["time", "--model", "no\nfile"], 1), (["no\ncommand"], 2),
+    (["time", "--model", "NET", "--gpu", "a\nb"], 2), (["check", "NET", "--level", "1\n2\x1b[2J"], 2)])
+def test_a_line_end_in_a_value_ends_no_line_of_the_error(tiny, minidrop, arguments, expected):
+    done = minidrop(*[tiny.net if word == "NET" else word for word in arguments])
+    errors = [line for line in done.err.splitlines() if line.lower().startswith("error: ")]
+    rest = done.err[done.err.index(errors[0]) + len(errors[0]):].splitlines()[1:]
+    assert done.code == expected and len(errors) == 1 and rest in ([], ["1 mistake"]), done.err
+    assert "\\n" in errors[0] and "\x1b" not in done.err
+
+
 def test_wrong_usage_of_every_command(minidrop, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in COMMANDS:

@@ -152,9 +152,10 @@ def _read_shape(config, name, layer):
         problems.raise_any()
         return tuple(graph.shapes[BlobRef(name, 0)])
     except ConfigError as error:
-        raise ConfigError(f"{error}\nThe shape of {name!r} is unknown without it: give that of a record, "
-                          f"shapes=(1, 28, 28) (--shape 1,28,28), or the whole one, shapes={{{name!r}: ...}} "
-                          f"(--shape {name}=50,64)") from None
+        raise ConfigError.saying([
+            *error.lines, f"The shape of {name!r} is unknown without it: give that of a record, "
+            f"shapes=(1, 28, 28) (--shape 1,28,28), or the whole one, shapes={{{name!r}: ...}} (--shape "
+            f"{name}=50,64)"]) from None
     finally:
         for node in graph.nodes:
             if hasattr(node, "layer"):
