@@ -7,7 +7,7 @@ import numpy as np
 
 from minidrop.backend.generic import PRECISIONS, Backend, sigmoid
 from minidrop.backend.numpy import NumpyBackend
-from minidrop.errors import BackendError, nearest
+from minidrop.errors import BackendError, in_short, nearest
 
 __all__ = ["PRECISIONS", "Backend", "NumpyBackend", "backend_of", "cuda_devices", "get_backend", "sigmoid"]
 
@@ -21,13 +21,13 @@ def get_backend(device: str | Backend = "auto", precision: str = "float32") -> B
     if isinstance(device, Backend):
         return device
     if precision not in PRECISIONS:
-        raise BackendError(f"unknown precision {precision!r}{nearest(precision, PRECISIONS)} (known: "
+        raise BackendError(f"unknown precision {in_short(precision)}{nearest(precision, PRECISIONS)} (known: "
                            f"{', '.join(PRECISIONS)})")
     if isinstance(device, str) and device == "auto":
         device = "cuda:0" if cuda_devices()[0] else "cpu"
     found = re.fullmatch(r"cpu|cuda(?::(\d{1,3}))?", str(device))
     if not found:
-        raise BackendError(f"unknown device {device!r:.80}: expected auto, cpu or cuda:N")
+        raise BackendError(f"unknown device {in_short(device)}: expected auto, cpu or cuda:N")
     return _cached("cpu" if found[0] == "cpu" else f"cuda:{int(found[1] or 0)}", precision)
 
 

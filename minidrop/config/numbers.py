@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minidrop.errors import ConfigError, MinidropError
+from minidrop.errors import ConfigError, MinidropError, in_short
 
 
 def real_number(what: str, value: Any, expected: str = "a number",
@@ -23,7 +23,7 @@ def real_number(what: str, value: Any, expected: str = "a number",
             number = float(found)
             if fits is None or fits(number):
                 return number
-    raise error(f"{what}: expected {expected}, got {value!r:.40}")
+    raise error(f"{what}: expected {expected}, got {in_short(value)}")
 
 
 def whole_number(what: str, value: Any, least: int | None = None,
@@ -35,5 +35,5 @@ def whole_number(what: str, value: Any, least: int | None = None,
         number = None
     if number is None or least is not None and number < least:
         at_least = "" if least is None else f" of at least {least}"
-        raise error(f"{what}: expected a whole number{at_least}, got {value!r:.40}")
+        raise error(f"{what}: expected a whole number{at_least}, got {in_short(value)}")
     return number

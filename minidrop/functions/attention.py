@@ -11,7 +11,7 @@ import numpy as np
 
 from minidrop.autograd import Function, Tensor, graph
 from minidrop.errors import ShapeError
-from minidrop.functions.checks import check_rate
+from minidrop.functions.checks import Key, check_rate
 from minidrop.functions.dropout import expand, take
 from minidrop.functions.heads import keep_same_heads, splits_evenly, stacks_of
 
@@ -43,7 +43,7 @@ class Attention(Function):
                  "stacks", "biases", "rows", "tiles", "stores")
     kept_rule = "native"
 
-    def __init__(self, heads: int, causal: bool, scale: float | None, rate: float, key: Any, block_keys: int,
+    def __init__(self, heads: int, causal: bool, scale: float | None, rate: float, key: Key, block_keys: int,
                  whole: bool, first: int = 0):
         self.heads, self.causal, self.scale, self.first = heads, causal, scale, first
         self.rate, self.key, self.block_keys, self.whole = rate, key, block_keys or BLOCK_KEYS, whole
@@ -261,7 +261,7 @@ def _add(backend, sums, i, a, b):
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int = 1, causal: bool = False,
-              scale: float | None = None, key_mask: Any = None, rate: float = 0.0, key: Any = 0,
+              scale: float | None = None, key_mask: Any = None, rate: float = 0.0, key: Key = 0,
               block_keys: int = 0, first: int = 0) -> Tensor:
     """Return softmax(scale q k^T) v for each head: q (Tq, N, C), k (Tk, N, C), v (Tk, N, Cv) -> (Tq, N, Cv).
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from minidrop.autograd import Function, Tensor
-from minidrop.errors import ShapeError, TensorError
+from minidrop.errors import ShapeError, TensorError, in_short
 from minidrop.functions.checks import LISTS, WHOLE, checked_axis
 from minidrop.functions.conversion import astype
 from minidrop.functions.operands import (
@@ -68,7 +68,7 @@ def lengths(given: tuple) -> tuple[int, ...]:
     given = tuple(given[0]) if len(given) == 1 and isinstance(given[0], LISTS) else given
     for n in given:
         if not isinstance(n, WHOLE):
-            raise TensorError(f"expected whole numbers, got {given!r}")
+            raise TensorError(f"expected whole numbers, got {', '.join(map(in_short, given))}")
     return tuple(map(int, given))
 
 
@@ -226,7 +226,7 @@ def split(x: Any, sizes: int | Sequence[int], axis: int = 0, *, dim: int = AXIS)
     else:
         if not isinstance(sizes, LISTS) or not all(isinstance(size, WHOLE) and size >= 0 for size in sizes):
             raise ShapeError(f"split: expected a whole number of entries, or a list of them, got "
-                             f"{sizes!r:.80}")
+                             f"{in_short(sizes)}")
         if sum(sizes) != length:
             raise ShapeError(f"split: sizes {list(sizes)} do not add up to the {length} entries of axis "
                              f"{axis} of shape {x.shape}")

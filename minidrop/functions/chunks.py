@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidrop.errors import DataError, ShapeError
+from minidrop.functions.checks import check_name
 
 LETTERS = {"IOBES": 4, "IOB2": 2}       # tags for each kind: B I E S, or B I; tag 0 is O
 _BEGIN, _INSIDE, _END, _SINGLE = range(4)
@@ -36,6 +37,7 @@ def count_chunks(path: np.ndarray, tags: np.ndarray, scheme: str = "IOBES") -> C
     if path.shape != tags.shape or tags.ndim != 2:
         raise ShapeError(f"expected found and wanted tags of one shape (steps, streams), got {path.shape} "
                          f"and {tags.shape}")
+    check_name("count_chunks: scheme", scheme, tuple(LETTERS))
     valid = tags != -1
     spans = []
     for own in (path, tags):

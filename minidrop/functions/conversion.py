@@ -10,7 +10,7 @@ import numpy as np
 from minidrop.autograd import Function, Tensor
 from minidrop.autograd.held import as_held
 from minidrop.backend import get_backend
-from minidrop.errors import TensorError
+from minidrop.errors import TensorError, in_short
 from minidrop.functions.operands import as_float, as_tensor, common_dtype
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def dtype_of(dtype: Any) -> np.dtype:
     try:
         found = np.dtype(np.float32 if dtype is float else dtype)      # float means what it means in PyTorch
     except TypeError:
-        raise TensorError(f"unknown dtype {dtype!r}; expected one of NumPy's, e.g. 'float32'") from None
+        raise TensorError(f"unknown dtype {in_short(dtype)}; expected one of NumPy's, e.g. "
+                          f"'float32'") from None
     if found.kind not in "biuf":
         raise TensorError(f"a tensor holds real numbers, integers or truth values, not {found}")
     return found

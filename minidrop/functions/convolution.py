@@ -10,8 +10,8 @@ import numpy as np
 
 from minidrop.autograd import Block, Blocks, Function, Tensor
 from minidrop.backend.window import Window
-from minidrop.errors import CaptureError, KeptError, ShapeError
-from minidrop.functions.checks import check_bias
+from minidrop.errors import CaptureError, KeptError, ShapeError, in_short
+from minidrop.functions.checks import WHOLE, check_bias
 from minidrop.functions.conversion import of_one_dtype
 from minidrop.functions.dropout import expand
 from minidrop.functions.groups import by_groups
@@ -262,13 +262,19 @@ def _sliding(kind: type[_Sliding], x: Tensor, W: Tensor, b: Tensor | None, windo
     return by_groups(work, (x,), shared, axis - 1, grouped)
 
 
-def _operands(what, x, W, b, axis):
-    """Return x, W and b as tensors of one dtype; raises ShapeError unless x has W's axes behind `axis`."""
+def _operands(what, x, W, b, axis, groups):
+    """Return x, W and b as tensors of one dtype; raises ShapeError unless x has W's axes behind `axis`.
+
+    Also unless W falls into `groups`.
+    """
     x, W, b = of_one_dtype(x, W, b)
     if W.ndim < 3 or x.ndim != axis + W.ndim - 1:
         raise ShapeError(f"{what}: expected filters W (outputs, inputs, *size) and x with as many axes of "
                          f"places behind the channels, axis {axis}, got W of shape {W.shape} and x of shape "
                          f"{x.shape}")
+    if not isinstance(groups, WHOLE) or groups < 1 or W.shape[0] % groups:
+        raise ShapeError(f"{what}: expected groups that divide the {W.shape[0]} filters of W, got "
+                         f"{in_short(groups)}")
     return x, W, b
 
 
@@ -281,7 +287,7 @@ def convolution(x: Tensor, W: Tensor, b: Tensor | None = None, window: Window | 
     channels to compute (a KeptByGroup: other ones for each group of samples). See `Convolution`; with a group
     for each input channel, `Depthwise`.
     """
-    x, W, b = _operands("convolution", x, W, b, axis)
+    x, W, b = _operands("convolution", x, W, b, axis, groups)
     check_bias("convolution", b, W.shape[0])
     window = window or Window.of(W.shape[2:])
     kind = Depthwise if W.shape[1] == 1 and groups > 1 and out_kept is None else Convolution
@@ -295,7 +301,7 @@ def deconvolution(x: Tensor, W: Tensor, b: Tensor | None = None, window: Window 
 
     W (O, C / groups, *size); the other arguments as those of `convolution`. See `Deconvolution`.
     """
-    x, W, b = _operands("deconvolution", x, W, b, axis)
+    x, W, b = _operands("deconvolution", x, W, b, axis, groups)
     check_bias("deconvolution", b, W.shape[1] * groups)
     window = window or Window.of(W.shape[2:])
     return _sliding(Deconvolution, x, W, b, window, groups, axis, out_kept, activation, scale)

@@ -9,6 +9,7 @@ import numpy as np
 
 from minidrop.autograd import Function, Tensor
 from minidrop.errors import DataError, ShapeError
+from minidrop.functions.checks import check_shapes
 from minidrop.functions.dropout import expand
 from minidrop.functions.softmax import checked_labels
 
@@ -40,6 +41,7 @@ class CRF(Function):
                 end: np.ndarray) -> np.ndarray:
         xp = backend.xp
         self.tags, self.mask = checked_tags(backend, tags, x.shape)
+        check_parts(x, W, start, end)
         self.x, self.W, self.start, self.end = x, W, start, end
         mask = self.mask[:, :, None]
         self.forwards = backend.empty(x.shape, x.dtype)     # log of the sums over all tags before step t
@@ -128,6 +130,12 @@ def checked_tags(backend: Backend, tags: np.ndarray,
     return xp.where(mask, whole, 0), mask
 
 
+def check_parts(x: Any, W: Any, start: Any, end: Any) -> None:
+    """Raise ShapeError unless W (K, K), start (K,) and end (K,) of a chain fit its scores x (T, N, K)."""
+    tags = x.shape[-1]
+    check_shapes("crf", W=(W.shape, (tags, tags)), start=(start.shape, (tags,)), end=(end.shape, (tags,)))
+
+
 def crf(x: Tensor, tags: Tensor | np.ndarray, W: Tensor, start: Tensor, end: Tensor,
         normalization: str = "VALID") -> Tensor:
     """Return the negative log-likelihood of `tags` (T, N), of scores x (T, N, K) in a chain; see `CRF`."""
@@ -142,6 +150,7 @@ def best_tags(x: Tensor, tags: Any, W: Tensor, start: Tensor, end: Tensor) -> Te
     backend, xp = x.backend, x.backend.xp
     scores, W, start, end = (expand(one).data for one in (x, W, start, end))
     _, mask = checked_tags(backend, tags.data if isinstance(tags, Tensor) else tags, scores.shape)
+    check_parts(scores, W, start, end)
     steps, streams, _ = scores.shape
     best = start + scores[0]
     came: list[Any] = [None] * steps

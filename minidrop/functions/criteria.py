@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.autograd import Function, Tensor
-from minidrop.errors import DataError, ShapeError, TensorError, nearest
+from minidrop.errors import DataError, ShapeError, TensorError, in_short, nearest
 from minidrop.functions import reductions
 from minidrop.functions.axes import moveaxis, reshaped
 from minidrop.functions.binary import divide, multiply, subtract
+from minidrop.functions.checks import check_smoothing
 from minidrop.functions.choices import where
 from minidrop.functions.elementwise import absval, bnll, exp
 from minidrop.functions.indexing import gather_rows
@@ -122,6 +123,7 @@ def cross_entropy(input: Any, target: Any, weight: Any = None, ignore_index: int
         places = math.prod(input.shape) // input.shape[axis]
         return _of_probabilities(input, target, weight, label_smoothing, axis, places, reduction)
     _check_reduction(reduction)
+    check_smoothing("cross_entropy", label_smoothing)
     if weight is None and reduction != "none":
         return softmax_cross_entropy(input, target, axis, ignore_index,
                                      "VALID" if reduction == "mean" else "NONE", label_smoothing)
@@ -189,7 +191,7 @@ def kl_div(input: Any, target: Any, reduction: str = "mean", log_target: bool = 
 # -- what they share -----------------------------------------------------------------------------------------
 def _check_reduction(reduction):
     if reduction not in REDUCTIONS:
-        raise TensorError(f"unknown reduction {reduction!r}{nearest(reduction, REDUCTIONS)} (known: "
+        raise TensorError(f"unknown reduction {in_short(reduction)}{nearest(reduction, REDUCTIONS)} (known: "
                           f"{', '.join(REDUCTIONS)})")
     return reduction
 
@@ -255,6 +257,7 @@ def _weighted(losses, weights, reduction):
 
 def _of_probabilities(input, target, weight, smoothing, axis, places, reduction):
     """The cross-entropy of targets that are probabilities of all classes."""
+    check_smoothing("cross_entropy", smoothing)
     if smoothing:
         target = target * (1 - smoothing) + smoothing / input.shape[axis]
     if weight is not None:

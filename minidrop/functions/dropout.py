@@ -10,7 +10,7 @@ import numpy as np
 
 from minidrop.autograd import Function
 from minidrop.errors import ShapeError
-from minidrop.functions.checks import check_rate, check_real, checked_axis
+from minidrop.functions.checks import Key, check_rate, check_real, checked_axis
 from minidrop.functions.pieces import MultiplyBlocks
 from minidrop.kept import KeptByGroup
 from minidrop.patterns.draw import NOTHING
@@ -170,7 +170,7 @@ def dropout_mask(backend: Backend, shape: tuple[int, ...], rate: float, key: int
     return backend.dropout_tile(tile, begin, strides, rate, key).reshape(shape)
 
 
-def dropout(x: Tensor, rate: float, key: Any, scale: float | None = None, axes: tuple[int, ...] = (),
+def dropout(x: Tensor, rate: float, key: Key, scale: float | None = None, axes: tuple[int, ...] = (),
             part: Part | None = None) -> Tensor:
     """Return x with every element dropped with probability `rate`, the rest scaled by 1 / (1 - rate).
 
@@ -187,7 +187,7 @@ def dropout(x: Tensor, rate: float, key: Any, scale: float | None = None, axes: 
     return SharedDropout(rate, key, scale, {checked_axis(axis, x.ndim) for axis in axes}, part).apply(x)
 
 
-def gaussian_dropout(x: Tensor, rate: float, key: Any, part: Part | None = None) -> Tensor:
+def gaussian_dropout(x: Tensor, rate: float, key: Key, part: Part | None = None) -> Tensor:
     """Return x with every element multiplied by a random number of mean 1 and variance rate / (1 - rate).
 
     part: as in `dropout`.

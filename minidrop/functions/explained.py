@@ -1,6 +1,7 @@
 """Says which argument of a function is of another kind than it takes, where the function fails because of it.
 
-A call that succeeds is looked at no further, so layers call the same functions as scripts.
+A call that succeeds is looked at no further, so layers call the same functions as scripts. Of one that fails
+though each argument is of its kind, all are shown, with what Python or NumPy says.
 """
 
 from __future__ import annotations
@@ -13,14 +14,28 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minidrop.autograd import Tensor
-from minidrop.errors import MinidropError, TensorError, kind_of
+from minidrop.errors import MinidropError, TensorError, in_short, kind_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _WHOLE, _REAL, _END = (int, np.integer), (int, float, np.integer, np.floating), 2**1024
 _WORDS = {"Tensor": "a Tensor (md.tensor makes one)", "float": "a number", "int": "a whole number",
-          "bool": "True or False", "str": "a text", "np.ndarray": "an array", "Sequence": "a list"}
+          "bool": "True or False", "str": "a text", "np.ndarray": "an array", "Sequence": "a list",
+          "tuple": "a tuple", "list": "a list", "Key": "a whole number from 0 to 2**64 - 1"}
+_OF_VALUES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _OPEN = ("Any", "Callable", "Along", "Axes", "Number")      # annotations that say nothing of a class
+
+
+def _is_key(value: Any) -> bool:
+    if isinstance(value, int):
+        return 0 <= value < 2**64
+    # of NumPy, or an array of a device: what it holds is not asked for
+    return getattr(getattr(value, "dtype", None), "kind", "") in ("i", "u") and not isinstance(value, Tensor)
+
+
+def _got(value: Any) -> str:
+    is_number = isinstance(value, _REAL) and not isinstance(value, bool)
+    return in_short(value) if is_number else kind_of(value)
 
 
 def _is_list(value: Any) -> bool:
@@ -33,12 +48,15 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "float": lambda value: isinstance(value, _REAL) and not (isinstance(value, int) and abs(value) >= _END),
     "int": lambda value: isinstance(value, _WHOLE) and -2**63 <= int(value) < 2**63,
     "bool": lambda value: isinstance(value, bool | np.bool_), "str": lambda value: isinstance(value, str),
-    "Sequence": _is_list, "tuple": _is_list, "list": _is_list,
+    "Key": _is_key, "Sequence": _is_list, "tuple": _is_list, "list": _is_list,
 }
 
 
 def explained(function: Function) -> Function:
-    """Return a function that raises TensorError in place of an error of Python's or NumPy's, see above."""
+    """Return a function that raises TensorError in place of an error of Python's or NumPy's, see above.
+
+    A call that Python itself refuses, such as for an unknown keyword, and a lack of memory stay as they are.
+    """
     @functools.wraps(function)
     def call(*args, **kwargs):
         try:
@@ -46,25 +64,39 @@ def explained(function: Function) -> Function:
         except MinidropError:
             raise
         except Exception as error:
+            of_values = isinstance(error, _OF_VALUES) or type(error).__module__.startswith("numba.")
+            given = _given(function, args, kwargs) if of_values else {}
+            if not given:
+                raise
             # Many take an array for a tensor: it is blamed last.
-            if problem := _problem(function, args, kwargs, True) or _problem(function, args, kwargs, False):
-                raise TensorError(f"{function.__name__}: {problem}") from error
-            raise
+            problem = _problem(function, given, True) or _problem(function, given, False)
+            raise TensorError(f"{function.__name__}: {problem or _in_all(given, error)}") from error
     return call         # type: ignore[return-value]
 
 
-def _problem(function, args, kwargs, arrays):
+def _given(function, args, kwargs):
+    """Return the arguments of a call by their names; {} if the function cannot be called with them."""
+    try:
+        return inspect.signature(function).bind(*args, **kwargs).arguments
+    except TypeError:
+        return {}
+
+
+def _in_all(given, error):
+    """Return what all arguments of a call are, and why it failed."""
+    words = ", ".join(f"{name} = {in_short(value)}" for name, value in given.items())
+    reason = (str(error).splitlines() or [""])[0]
+    return f"cannot be computed of {words} ({type(error).__name__}: {reason:.100})"
+
+
+def _problem(function, given, arrays):
     """Return what is wrong with the kinds of the arguments of a call, "" if nothing is.
 
     arrays: whether one in place of a tensor is right.
     """
-    signature = inspect.signature(function)
-    try:
-        given = signature.bind(*args, **kwargs).arguments
-    except TypeError:
-        return ""
+    parameters = inspect.signature(function).parameters
     for name, value in given.items():
-        parameter = signature.parameters[name]
+        parameter = parameters[name]
         if parameter.kind is parameter.VAR_POSITIONAL or parameter.kind is parameter.VAR_KEYWORD:
             continue
         hint = parameter.annotation
@@ -72,7 +104,7 @@ def _problem(function, args, kwargs, arrays):
         if arrays and "Tensor" in kinds and hasattr(value, "dtype"):
             continue
         if not any(_is(value, kind.partition("[")[0]) for kind in kinds):
-            return f"{name}: expected {_said(kinds)}, got {kind_of(value)}"
+            return f"{name}: expected {_said(kinds)}, got {_got(value)}"
     return ""
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from minidrop.autograd import Function
 from minidrop.errors import KeptError, ShapeError
 from minidrop.functions.along import Along, carried, each_group
+from minidrop.functions.checks import check_shapes
 from minidrop.functions.operands import real_operand
 from minidrop.kept import KeptByGroup
 
@@ -208,6 +209,7 @@ def batch_norm(x: Tensor, stored: Stored | None = None, eps: float = 1e-5, weigh
     max(., 0) of that; it and the bias come with a weight. Raises ShapeError, KeptError.
     """
     if weight is not None:
+        check_shapes("batch_norm", weight=(weight.shape, x.shape[1:2]))
         return ScaledBatchNorm(eps, stored, relu).apply(x, weight, *[] if bias is None else [bias])
     if bias is not None or relu:
         raise ShapeError("batch_norm: a bias and relu come with a weight, got none")

@@ -11,6 +11,7 @@ import numpy as np
 from minidrop.autograd import Function
 from minidrop.backend.window import Window
 from minidrop.errors import KeptError, ShapeError
+from minidrop.functions.checks import Key
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -136,7 +137,7 @@ def mean_pooling(x: Tensor, window: Window, ceil: bool = True) -> Tensor:
     return MeanPooling(window, _places(x, window, ceil)).apply(x)
 
 
-def stochastic_pooling(x: Tensor, window: Window, key: Any, ceil: bool = True,
+def stochastic_pooling(x: Tensor, window: Window, key: Key, ceil: bool = True,
                        with_index: bool = False) -> Any:
     """Return an entry of each window of x (N, C, H, W), drawn by its value; key None: what is expected.
 

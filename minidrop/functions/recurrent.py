@@ -324,7 +324,7 @@ def _recur_groups(cell, gates, cont, weights, states, units, drops):
 
 
 def lstm(x: Tensor, cont: Tensor, Wx: Tensor, b: Tensor, Wh: Tensor, h0: Any = None, c0: Any = None,
-         drop: Any = NOTHING) -> Any:
+         drop: HiddenDrop = NOTHING) -> Any:
     """Return (h, last h, last c) of an LSTM over a sequence; states not given are zero. See `LSTM`.
 
     x (T, N, I), cont (T, N), Wx (4 H, I), b (4 H,), Wh (4 H, H), h0 and c0 (N, H). x may carry a kept set on
@@ -335,12 +335,12 @@ def lstm(x: Tensor, cont: Tensor, Wx: Tensor, b: Tensor, Wh: Tensor, h0: Any = N
 
 
 def gru(x: Tensor, cont: Tensor, Wx: Tensor, bx: Tensor, Wh: Tensor, bh: Tensor, h0: Any = None,
-        drop: Any = NOTHING) -> Any:
+        drop: HiddenDrop = NOTHING) -> Any:
     """Return (h, last h) of a GRU over a sequence; a state not given is zero. See `GRU` and `lstm`."""
     return recur(GRU, linear(x, Wx, bx, gate_rows(drop.units, 3)), cont, [Wh, bh], [h0], drop)
 
 
 def rnn(x: Tensor, cont: Tensor, Wx: Tensor, b: Tensor, Wh: Tensor, h0: Any = None,
-        drop: Any = NOTHING) -> Any:
+        drop: HiddenDrop = NOTHING) -> Any:
     """Return (h, last h) of a simple recurrent network; a state not given is zero. See `RNN`."""
     return recur(RNN, linear(x, Wx, b, drop.units), cont, [Wh], [h0], drop)

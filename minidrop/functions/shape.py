@@ -157,13 +157,13 @@ class Patches(Function):
         return backend.xp.ascontiguousarray(cut).reshape(self.before)
 
 
-def reshape(x: Tensor, shape: Any) -> Tensor:
+def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
     """Return x with another shape; one entry of `shape` may be -1. Raises ShapeError if it does not fit."""
     known = math.prod([n for n in shape if n != -1])
     size = math.prod(x.shape)
     if -1 in shape and (not known or size % known) or -1 not in shape and size != known:
         raise ShapeError(f"shape {x.shape} of {size} entries cannot become {tuple(shape)}")
-    return Reshape(shape).apply(x)
+    return Reshape(tuple(shape)).apply(x)
 
 
 def flatten(x: Tensor, axis: int = 1, end_axis: int = -1) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 
 from minidrop.autograd import Function, Tensor
 from minidrop.errors import ShapeError
-from minidrop.functions.checks import checked_axis
+from minidrop.functions.checks import check_name, check_smoothing, checked_axis
 from minidrop.functions.indices import refuse, whole_numbers
 from minidrop.functions.operands import AXIS, chosen_axis, real_operand
 
@@ -153,8 +153,9 @@ def normaliser(backend: Backend, mode: str, places: int, valid: np.ndarray | Non
     """
     if mode == "VALID" and valid is not None:
         return backend.xp.maximum(valid.sum(), dtype.type(1))
-    return dtype.type(max(1.0, float({"VALID": places, "FULL": places, "BATCH_SIZE": batch_size,
-                                      "NONE": 1}[mode])))
+    divisors = {"VALID": places, "FULL": places, "BATCH_SIZE": batch_size, "NONE": 1}
+    check_name("normalization", mode, tuple(divisors))
+    return dtype.type(max(1.0, float(divisors[mode])))
 
 
 def weight_of_labels(weight: np.ndarray, label: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
@@ -207,4 +208,5 @@ def softmax_cross_entropy(x: Tensor, label: Tensor | np.ndarray, axis: int = 1,
     if not isinstance(x, Tensor) or x.dtype.kind != "f":
         x = real_operand(x)
     checked_axis(axis, x.ndim)
+    check_smoothing("softmax_cross_entropy", smoothing)
     return SoftmaxCrossEntropy(axis, ignore_label, normalization, smoothing, class_weight).apply(x, label)

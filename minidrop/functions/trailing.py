@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minidrop.autograd import Function
+from minidrop.config.numbers import whole_number
 from minidrop.errors import KeptError, ShapeError
 from minidrop.functions.checks import check_name, checked_axis
 
@@ -125,7 +126,7 @@ def crop(x: Tensor, axis: int, offsets: Sequence[int], lengths: Sequence[int]) -
 
 def tile(x: Tensor, tiles: int, axis: int = 1) -> Tensor:
     """Return `tiles` copies of x, one after the other along `axis`."""
-    return Tile(tiles, checked_axis(axis, x.ndim)).apply(x)
+    return Tile(whole_number("tile: tiles", tiles, 1), checked_axis(axis, x.ndim)).apply(x)
 
 
 def reduction(x: Tensor, operation: str = "SUM", axis: int = 0, coeff: float = 1.0) -> Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from minidrop.backend import get_backend
 from minidrop.config.numbers import whole_number
-from minidrop.errors import ConfigError, SnapshotError
+from minidrop.errors import ConfigError, SnapshotError, in_short
 from minidrop.net import Net
 from minidrop.net.costs import costs
 from minidrop.net.net import DTYPES
@@ -157,7 +157,7 @@ class Module(Tree, State):
         if dtype is not None:
             chosen["dtype"] = getattr(dtype, "__name__", None) or str(dtype)
             if chosen["dtype"] not in DTYPES:
-                raise ConfigError(f"unknown dtype {dtype!r}: expected {' or '.join(DTYPES)}")
+                raise ConfigError(f"unknown dtype {in_short(dtype)}: expected {' or '.join(DTYPES)}")
         backend = get_backend(chosen.get("device", self._setting("device")),
                               chosen.get("precision", self._setting("precision")))
         if chosen.get("dtype", self.dtype) == "float64" and backend.precision != "float32":

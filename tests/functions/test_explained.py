@@ -13,16 +13,35 @@ from minidrop.functions.explained import explained
 F = md.functions
 X = md.tensor(np.random.default_rng(0).standard_normal((4, 6)), dtype="float32")
 IMAGES = md.tensor(np.ones((2, 3, 6, 6)), dtype="float32")
+LABELS = np.arange(4)
 REFUSED = {
     "lrn: beta: expected a number, got str": lambda: F.lrn(IMAGES, 3, 1.0, "a"),
     "layer_norm: eps: expected a number, got list": lambda: F.layer_norm(X, eps=[1]),
     "relu: negative_slope: expected a number, got ndarray": lambda: F.relu(X, np.ones(2)),
     "sum: keepdims: expected True or False, got ndarray": lambda: F.sum(X, 1, np.ones(2)),
-    "einsum: equation: expected a text, got int": lambda: F.einsum(3, X),
-    "max_pooling: window: expected Window, got int": lambda: F.max_pooling(IMAGES, 2),
-    "tile: x: expected a Tensor (md.tensor makes one), got int": lambda: F.tile(3, 2, 1),
+    "einsum: equation: expected a text, got 3": lambda: F.einsum(3, X),
+    "max_pooling: window: expected Window, got 2": lambda: F.max_pooling(IMAGES, 2),
+    "tile: x: expected a Tensor (md.tensor makes one), got 3": lambda: F.tile(3, 2, 1),
     "argmax: x: expected a Tensor (md.tensor makes one), got ndarray": lambda: F.argmax(X.numpy()),
-    "swish: beta: expected a number, got int": lambda: F.swish(X, 10**400),
+    "swish: beta: expected a number, got 1000000000": lambda: F.swish(X, 10**400),
+    "dropout: key: expected a whole number from 0 to 2**64 - 1, got -1": lambda: F.dropout(X, 0.5, -1),
+    "gaussian_dropout: key: expected a whole number from 0 to 2**64 - 1, got str":
+        lambda: F.gaussian_dropout(X, 0.5, "x"),
+    "gru: drop: expected HiddenDrop, got 3": lambda: F.gru(X, X, X, X, X, X, drop=3),
+    "reshape: shape: expected a list, got 24": lambda: F.reshape(X, 24),
+    "an axis is a whole number, got an array of shape (4, 6)": lambda: F.softmax(X, X.numpy()),
+    "normalization: unknown 'x'": lambda: F.softmax_cross_entropy(X, LABELS, normalization="x"),
+    "smoothing: expected a number from 0 to 1, got ''":
+        lambda: F.cross_entropy(X, LABELS, label_smoothing=""),
+    "scheme: unknown 'x'": lambda: F.count_chunks(np.zeros((3, 2)), np.zeros((3, 2)), "x"),
+    "deconvolution: expected groups that divide the 3 filters of W, got 2147483648":
+        lambda: F.deconvolution(IMAGES, md.tensor(np.ones((3, 4, 2, 2))), groups=2**31),
+    "tile: tiles: expected a whole number of at least 1, got 0": lambda: F.tile(X, 0),
+    "crf: expected W of shape (6, 6), got (1, 1)":
+        lambda: F.crf(X[None], np.zeros((1, 4)), md.tensor(np.ones((1, 1))), X[0], X[0]),
+    "batch_norm: expected weight of shape (6,), got ()": lambda: F.batch_norm(X, weight=md.tensor(1.0)),
+    "crop: cannot be computed of x = Tensor of shape (4, 6), axis = 0, offsets = [], lengths = [2] (ValueErr":
+        lambda: F.crop(X, 0, [], [2]),
     "accuracy: top_k: expected a whole number, got str": lambda: F.accuracy(X, [0, 1, 2, 3], "1"),
     "axis 2 does not exist: the tensor has 2 axes": lambda: F.accuracy(X, [0, 1, 2, 3], axis=2),
     "axis 3 does not exist: the tensor has 2 axes": lambda: F.lrn(X, axes=(3,)),
@@ -40,11 +59,12 @@ def test_an_argument_of_another_kind_is_named(words):
         REFUSED[words]()
 
 
-def test_what_the_arguments_do_not_explain_stays_as_it_is():
+def test_what_no_kind_explains_is_said_with_all_arguments():
     @explained
     def fails(x: "int", times: "float" = 1.0) -> "int":
-        raise ValueError("of its own")
-    with pytest.raises(ValueError, match="^of its own$"):
+        raise ValueError("of its own\nand more")
+    with pytest.raises(md.MinidropError, match=r"^fails: cannot be computed of x = 1, times = 2 "
+                                               r"\(ValueError: of its own\)$"):
         fails(1, 2)
     with pytest.raises(md.MinidropError, match="^fails: x: expected a whole number, got str$") as caught:
         fails("1")
@@ -53,6 +73,16 @@ def test_what_the_arguments_do_not_explain_stays_as_it_is():
         fails(1, time=2)
     with pytest.raises(TypeError, match="unexpected keyword argument 'negative_slop'"):
         F.relu(X, negative_slop=0.1)
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("of a device")])
+def test_what_is_not_said_of_values_stays_as_it_is(error):
+    @explained
+    def fails(x: "int") -> "int":
+        raise error
+    with pytest.raises(type(error)) as caught:
+        fails("1")
+    assert caught.value is error
 
 
 def test_functions_are_known_by_their_own_names_and_signatures():
