@@ -23,11 +23,20 @@ SHAPES = {
     "resnet_cifar": {"data": (2, 3, 32, 32)},
     "vit_tiny": {"data": (2, 1, 8, 8)}}
 MORE = {"vit_cifar10": {"data": (2, 3, 32, 32)}, "mlp_sparsedrop": {"data": (2, 3, 32, 32)},
-        "vit_sparsedrop": {"data": (2, 3, 32, 32)}}
+        "vit_sparsedrop": {"data": (2, 3, 32, 32)}, "caption_lm": TEXT, "caption_lm/train_val_3": TEXT,
+        "ptb_medium": TEXT, "ptb_large": TEXT, "gpt_sparsedrop": {"data": (128, 2)},
+        "gpt_shakespeare/train_val_full": {"data": (256, 2)}, "caffenet": {"data": (2, 3, 227, 227)},
+        "vgg16": {"data": (1, 3, 224, 224)}}
+# With drops in place of none, which phase TEST leaves out.
+MORE |= {f"{model}/train_val_approx": {**SHAPES, **MORE}[model]
+         for model in ("cifar10_full", "cifar10_quick", "lenet", "resnet_cifar", "caffenet", "vgg16")}
+TAGGERS = {"ner_tiny": 20, "ner_conll2003": 10, "ner_wnut17": 10}     # sentences of a batch
+REFUSED = ("nmt_tiny", "nmt_multi30k")
 
 
 def deployed_net(model, shapes, share=None):
-    deployed = deployment(load_net(MODELS / model / "train_val.prototxt"), texts=True)
+    folder, _, file = model.partition("/")
+    deployed = deployment(load_net(MODELS / folder / f"{file or 'train_val'}.prototxt"), texts=True)
     assert set(deployed.inputs) == set(shapes)
     net = Net(deployed.with_shapes(shapes), "TEST", "cpu", "float64", 3, share=share)
     for name, parameter in net.parameters().items() if share is None else ():
@@ -69,11 +78,27 @@ def test_a_model_computes_the_same_for_batches_of_any_size(tmp_path, model):
     assert_computes(path, other, batch_of(other))
 
 
-def test_ner_tiny_tags_up_to_its_scores(tmp_path):
+def test_every_model_is_exported_or_refused():
+    told = {*SHAPES, *MORE, *TAGGERS, *REFUSED}
+    assert {str(path.parent.name) + f"/{path.stem}".removesuffix("/train_val")
+            for path in MODELS.glob("*/train_val*.prototxt")} == told
+
+
+@pytest.mark.parametrize("model", REFUSED)
+def test_a_decoder_that_reads_its_own_words_is_refused(tmp_path, model):
+    deployed = deployment(load_net(MODELS / model / "train_val.prototxt"), texts=True)
+    net = Net(deployed.with_shapes(dict.fromkeys(deployed.inputs, (7, 3))), "TEST", "cpu", "float32", 3)
+    with pytest.raises(ConfigError, match=r"\(AttentionDecoder\): it reads its own result .*`minidrop transl"):
+        exported(net, tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("model", [name if name == "ner_tiny" else pytest.param(name, marks=pytest.mark.full)
+                                   for name in TAGGERS])
+def test_a_tagger_tags_up_to_its_scores(tmp_path, model):
     """The batch is a number of its Reshape; behind a sentence and a word is padding."""
-    steps, letters = 4, 6
-    words, characters = (steps, 20), (letters, 20 * steps)
-    net = deployed_net("ner_tiny", {"words": words, "cont": words, "characters": characters,
+    steps, letters, streams = 4, 6, TAGGERS[model]
+    words, characters = (steps, streams), (letters, streams * steps)
+    net = deployed_net(model, {"words": words, "cont": words, "characters": characters,
                                     "character_cont": characters})
     given, rng = batch_of(net), np.random.default_rng(1)
     inside = {}
