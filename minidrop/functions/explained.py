@@ -23,7 +23,7 @@ _WORDS = {"Tensor": "a Tensor (md.tensor makes one)", "float": "a number", "int"
           "bool": "True or False", "str": "a text", "np.ndarray": "an array", "Sequence": "a list",
           "tuple": "a tuple", "list": "a list", "Key": "a whole number from 0 to 2**64 - 1"}
 _OF_VALUES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-_OPEN = ("Any", "Callable", "Along", "Axes", "Number")      # annotations that say nothing of a class
+_OPEN = ("Any", "Callable", "Along", "Axes", "Number", "Sizes")      # annotations that say nothing of a class
 
 
 def _is_key(value: Any) -> bool:
@@ -70,23 +70,39 @@ def explained(function: Function) -> Function:
                 raise
             # Many take an array for a tensor: it is blamed last.
             problem = _problem(function, given, True) or _problem(function, given, False)
-            raise TensorError(f"{function.__name__}: {problem or _in_all(given, error)}") from error
+            raise TensorError(f"{_name_of(function, args)}: {problem or _in_all(given, error)}") from error
     return call         # type: ignore[return-value]
+
+
+def explain_making(kind: type) -> None:
+    """Let the constructor of a class say which argument is of another kind, as `explained` does.
+
+    It may be that of a base in the same module.
+    """
+    owner = next(one for one in kind.__mro__ if "__init__" in vars(one))
+    if owner.__module__ == kind.__module__ and not hasattr(vars(owner)["__init__"], "__wrapped__"):
+        owner.__init__ = explained(vars(owner)["__init__"])     # type: ignore[misc]
 
 
 def _given(function, args, kwargs):
     """Return the arguments of a call by their names; {} if the function cannot be called with them."""
     try:
-        return inspect.signature(function).bind(*args, **kwargs).arguments
+        given = inspect.signature(function).bind(*args, **kwargs).arguments
     except TypeError:
         return {}
+    return {name: value for name, value in given.items() if name != "self"}
+
+
+def _name_of(function, args):
+    """Return the name of a function, of a constructor that of the class of what it makes."""
+    return type(args[0]).__name__ if function.__name__ == "__init__" else function.__name__
 
 
 def _in_all(given, error):
     """Return what all arguments of a call are, and why it failed."""
     words = ", ".join(f"{name} = {in_short(value)}" for name, value in given.items())
     reason = (str(error).splitlines() or [""])[0]
-    return f"cannot be computed of {words} ({type(error).__name__}: {reason:.100})"
+    return f"cannot take {words} ({type(error).__name__}: {reason:.100})"
 
 
 def _problem(function, given, arrays):

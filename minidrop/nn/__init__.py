@@ -13,6 +13,7 @@ from typing import NoReturn
 from minidrop.errors import no_attribute
 from minidrop.functions import concat, maximum
 from minidrop.functions.described import describes
+from minidrop.functions.explained import explain_making
 from minidrop.nn.containers import ModuleDict, ModuleList, Sequential
 from minidrop.nn.described import describe
 from minidrop.nn.layer import Lambda, Layer, Weight
@@ -66,6 +67,10 @@ __all__ = ["Accuracy", "ApproxDropout", "Attention", "AvgPool2d", "BCEWithLogits
            "MultiHeadAttention", "PReLU", "Permute", "Position", "RMSNorm", "RNN", "ReLU", "Recurrent",
            "Reshape", "Rotary", "Scale", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus", "Swish",
            "Symbol", "Tanh", "TraceError", "Weight", "concat", "maximum"]
+
+for _name in __all__:
+    if isinstance(globals()[_name], type):
+        explain_making(globals()[_name])
 
 
 def __getattr__(name: str) -> NoReturn:

@@ -8,6 +8,7 @@ from typing import Any
 from minidrop.autograd import Parameter
 from minidrop.backend import backend_of
 from minidrop.config import LayerParameter
+from minidrop.config.numbers import whole_number
 from minidrop.config.spec import set_layer
 from minidrop.errors import ConfigError, MinidropError, ShapeError, nearest
 from minidrop.layers import Context, layer_class
@@ -43,8 +44,7 @@ class Layer(Module):
             if field in settings:
                 raise ConfigError(f"{field} is no setting of a module ({type}): it reads what it is called "
                                   f"with, and load_state_dict gives values")
-        if tops < 1:
-            raise ConfigError(f"a module returns at least one blob, got tops={tops} ({type})")
+        whole_number(f"{type}: tops", tops, 1)
         if kind.is_data:
             raise ConfigError(f"{type} feeds a net of its own; a module is called with its data")
         settings = {field: {"type": value} if field.endswith("filler") and isinstance(value, str) else value

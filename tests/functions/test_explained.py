@@ -40,7 +40,7 @@ REFUSED = {
     "crf: expected W of shape (6, 6), got (1, 1)":
         lambda: F.crf(X[None], np.zeros((1, 4)), md.tensor(np.ones((1, 1))), X[0], X[0]),
     "batch_norm: expected weight of shape (6,), got ()": lambda: F.batch_norm(X, weight=md.tensor(1.0)),
-    "crop: cannot be computed of x = Tensor of shape (4, 6), axis = 0, offsets = [], lengths = [2] (ValueErr":
+    "crop: cannot take x = Tensor of shape (4, 6), axis = 0, offsets = [], lengths = [2] (ValueErr":
         lambda: F.crop(X, 0, [], [2]),
     "accuracy: top_k: expected a whole number, got str": lambda: F.accuracy(X, [0, 1, 2, 3], "1"),
     "axis 2 does not exist: the tensor has 2 axes": lambda: F.accuracy(X, [0, 1, 2, 3], axis=2),
@@ -63,7 +63,7 @@ def test_what_no_kind_explains_is_said_with_all_arguments():
     @explained
     def fails(x: "int", times: "float" = 1.0) -> "int":
         raise ValueError("of its own\nand more")
-    with pytest.raises(md.MinidropError, match=r"^fails: cannot be computed of x = 1, times = 2 "
+    with pytest.raises(md.MinidropError, match=r"^fails: cannot take x = 1, times = 2 "
                                                r"\(ValueError: of its own\)$"):
         fails(1, 2)
     with pytest.raises(md.MinidropError, match="^fails: x: expected a whole number, got str$") as caught:

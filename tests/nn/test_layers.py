@@ -276,7 +276,18 @@ MISTAKES = {
     "reduction should be one of mean, batch, sum, got 'none'": lambda: nn.CrossEntropyLoss(reduction="none"),
     "MSELoss: expected predictions and targets of one shape, got (5, 8) and (5,)":
         lambda: nn.MSELoss().to("cpu")(VECTORS, VECTORS[:, 0]),
-    "a module returns at least one blob, got tops=0 (Silence)": lambda: nn.Layer("Silence", tops=0),
+    "Silence: tops: expected a whole number of at least 1, got 0": lambda: nn.Layer("Silence", tops=0),
+    "ReLU: tops: expected a whole number of at least 1, got 'x'": lambda: nn.Layer("ReLU", tops="x"),
+    "Layer: inputs: expected a list or None, got 3": lambda: nn.Layer("ReLU", inputs=3),
+    "GELU: name: expected a text or None, got ndarray": lambda: nn.GELU(name=np.ones(3)),
+    "MultiHeadAttention: heads: expected a whole number, got NoneType":
+        lambda: nn.MultiHeadAttention(4, None),
+    "ModuleDict: modules: expected Mapping or None, got 3": lambda: nn.ModuleDict(3),
+    "concat: xs: expected a list, got 3": lambda: nn.concat(3),
+    "Linear: cannot take in_features = 3, out_features = 4, settings = {'axis': 1} (TypeError: ":
+        lambda: nn.Linear(3, 4, axis=1),
+    "AvgPool2d: ceil_mode: expected True or False, got ndarray":
+        lambda: nn.AvgPool2d(2, ceil_mode=np.ones(2)),
     "layer 'b' is to share its weight with another by `param { name }`; call the module's method `tie`":
         lambda: nn.Sequential(a=nn.Linear(8, 8, bias=False, param={"name": "w"}), b=nn.Linear(
             8, 8, bias=False, param={"name": "w"})).to("cpu")(VECTORS),
