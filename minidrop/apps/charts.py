@@ -55,10 +55,11 @@ def chart(title: str, series: Sequence[Series], log_scale: bool = False) -> Mark
 
     floor = _HEIGHT - _BOTTOM
     parts = [element("title", f"{title} over the iterations")]
+    digits = 6 if len(y_ticks) > 1 else 4       # a single one is a value, and no round number
     for tick in y_ticks:
         y = _short(y_of(tick))
         parts += [element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid"),
-                  element("text", f"{tick:g}", x=_LEFT - 8, y=y, class_="y")]
+                  element("text", f"{tick:.{digits}g}", x=_LEFT - 8, y=y, class_="y")]
     for tick in x_ticks:
         if min(xs) <= tick <= max(xs):
             x = _short(place_x(tick))

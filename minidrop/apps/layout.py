@@ -32,18 +32,19 @@ class _Level:
 
 
 def layered(sizes: list[tuple[float, float]], edges: list[tuple[int, int]],
-            direction: str = "TB") -> Placement:
+            direction: str = "TB", label: float = 0.0) -> Placement:
     """Return the Placement of boxes (width, height) joined by edges (source, target) with source < target.
 
     A box stands one layer behind the last of those it follows. direction: where arrows point, TB (top to
-    bottom), BT, LR or RL. An arrow begins and ends at the middle of a side, and crosses no box.
+    bottom), BT, LR or RL. An arrow begins and ends at the middle of a side, and crosses no box. label: the
+    room along arrows that their widest label takes.
     """
     across = direction in ("LR", "RL")
     sizes = [(height, width) if across else (width, height) for width, height in sizes]
     levels, chains, widths, links = _levels(sizes, edges)
     _order(levels, links)
     centre = _coordinates(levels, widths, links)
-    _stack(levels, [height for _, height in sizes])
+    _stack(levels, [height for _, height in sizes], max(_LEVEL_GAP, label))
     at = {node: level for level in levels for node in level.nodes}
     left = min((centre[i] - size[0] / 2 for i, size in enumerate(sizes)), default=0.0)
     left = min([left, *centre]) - _GAP
@@ -173,14 +174,14 @@ def _spread(nodes, wanted, weights, widths):
     return [mean + offset for mean, offset in zip(means, offsets, strict=True)]
 
 
-def _stack(levels, heights):
+def _stack(levels, heights, gap):
     """Give each level its extent, from the highest box in it."""
     y = _GAP
     for level in levels:
         level.top = y
         y += max((heights[node] for node in level.nodes if node < len(heights)), default=0.0)
         level.bottom = y
-        y += _LEVEL_GAP
+        y += gap
 
 
 def _route(chain, centre, at, sizes):

@@ -12,6 +12,7 @@ COLOURS = {"data": "#e3ecd9", "product": "#d3e3f3", "activation": "#fbeecb", "no
            "pool": "#d3ecea", "drop": "#f8d9cd", "result": "#f3c9c9", "other": "#ececec"}
 DIRECTIONS = ("TB", "LR", "BT", "RL")
 _EM, _LINE, _PAD = 6.7, 15.0, 9.0       # an average letter, a line of text, the margin in a box
+_SMALL, _MOST_ROOM = 9 / 11, 120.0      # the size of a label of an arrow, and the most room that one gets
 
 
 def as_dot(drawing: Drawing, direction: str = "LR") -> str:
@@ -65,8 +66,11 @@ def _size(card: Card) -> tuple[float, float]:
 
 def as_svg(drawing: Drawing, direction: str = "LR") -> str:
     """Return a Drawing as an SVG picture."""
+    across = direction in ("LR", "RL")
+    widest = max((_width(plain(label)) for *_, label in drawing.arrows if label), default=0.0)
+    room = min(_SMALL * widest + 2 * _PAD, _MOST_ROOM) if across else 0.0
     placed = layered([_size(card) for card in drawing.cards],
-                     [(source, target) for source, target, _ in drawing.arrows], direction)
+                     [(source, target) for source, target, _ in drawing.arrows], direction, room)
     width, height = max(placed.width, 1.0), max(placed.height, 1.0)
     lines = ['<?xml version="1.0" encoding="UTF-8"?>',
              f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
@@ -82,8 +86,9 @@ def as_svg(drawing: Drawing, direction: str = "LR") -> str:
                      f'marker-end="url(#head)"/>')
         if label and (source, label) not in named:
             named.add((source, label))
-            x, y = _beside(route)
-            lines.append(f'<text x="{x:.1f}" y="{y:.1f}" font-size="9" fill="#555" stroke="#ffffff" '
+            x, y = _beside(route, across)
+            anchor = ' text-anchor="middle"' * across
+            lines.append(f'<text x="{x:.1f}" y="{y:.1f}"{anchor} font-size="9" fill="#555" stroke="#ffffff" '
                          f'stroke-width="3" paint-order="stroke">{escape(plain(label))}</text>')
     for card, centre in zip(drawing.cards, placed.centres, strict=True):
         lines += _box(card, *centre)
@@ -107,10 +112,10 @@ def _path(route, direction):
     return " ".join(parts)
 
 
-def _beside(route):
-    """Return where an arrow's label stands: past its first curve."""
+def _beside(route, across):
+    """Return where an arrow's label stands: at its first curve, between two layers, or beside that."""
     (ax, ay), (bx, by) = route[1], route[2]
-    return (ax + bx) / 2 + 4, (ay + by) / 2 - 2
+    return (ax + bx) / 2 + (0 if across else 4), (ay + by) / 2 - 2
 
 
 def _box(card, x, y):

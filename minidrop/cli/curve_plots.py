@@ -41,7 +41,8 @@ def draw_curves(path: str, runs: Sequence[Curves], names: Sequence[str], title: 
     with rc_context({"font.size": 9, "axes.titlelocation": "left", "text.parse_math": False}):
         figure = Figure(figsize=(8, 0.5 + 2.4 * len(names)), layout="constrained")
         figure.suptitle(visible_name(title)[:100], x=0.02, ha="left", weight="bold")
-        for axes, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
+        panels = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
+        for axes, name in zip(panels, names, strict=True):
             for i, run in enumerate(runs):
                 phases = run.points.get(name, {})
                 for phase, points in phases.items():
@@ -52,6 +53,7 @@ def draw_curves(path: str, runs: Sequence[Curves], names: Sequence[str], title: 
                     axes.plot(*zip(*points, strict=True), label=_label(run, phase, runs), lw=1,
                               marker="." if len(points) < 60 else None, **style)
             axes.set(title=visible_name(name)[:80], xlabel="iteration")
+            axes.tick_params(labelbottom=True)
             if log_scale and any(value > 0 for run in runs for points in run.points.get(name, {}).values()
                                  for _, value in points):
                 axes.set_yscale("log")

@@ -210,3 +210,18 @@ def test_nothing_and_very_many_arrows_are_drawn():
     sizes, edges = [(10, 10)] * 400, [(i, j) for i in range(400) for j in range(i + 1, 400, 3)]
     assert len(layered(sizes, edges).routes) == len(edges)      # far more bends than are allowed
     assert "<svg" in as_svg(drawing("", phase="TRAIN")[0])
+
+
+@pytest.mark.parametrize("direction", ["LR", "RL"])
+def test_labels_of_arrows_have_room_between_the_boxes(direction):
+    text = inputs((4, 3), (4,), names=["a_rather_long_name", "label"]) + "\n".join([
+        ip("y", "a_rather_long_name", 5), layer("SoftmaxWithLoss", "loss", "y label")])
+    root = ElementTree.fromstring(as_svg(drawing_of(parse_net(text))[0], direction).encode())
+    labels = [text for text in root.iter(f"{SVG}text") if text.get("font-size") == "9"]
+    boxes = [[float(box.get(name)) for name in ("x", "width")] for box in list(root.iter(f"{SVG}rect"))[1:]]
+    for label in labels:
+        half = len(label.text) * 6.7 * 9 / 11 / 2
+        assert label.get("text-anchor") == "middle"
+        assert not any(x < float(label.get("x")) + half and float(label.get("x")) - half < x + width
+                       for x, width in boxes), label.text
+    assert {label.text for label in labels} <= {"a_rather_long_name", "label"} and labels
