@@ -17,7 +17,7 @@ from minidrop.cli.check import check
 from minidrop.cli.classify import classify_command
 from minidrop.cli.compare import compare
 from minidrop.cli.compute_image_mean import compute_image_mean
-from minidrop.cli.console import console
+from minidrop.cli.console import console, replace_closed
 from minidrop.cli.convert_data_sets import (
     convert_cifar_data,
     convert_mnist_data,
@@ -157,6 +157,7 @@ def run(arguments: list[str]) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `arguments`, by default those of this process, and exit."""
+    replace_closed()
     if arguments is None and (code := guarded()) is not None:
         sys.exit(code)
     if arguments is None and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:

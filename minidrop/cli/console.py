@@ -55,6 +55,18 @@ class Terminal:
 STREAMS: dict[bool, Any] = {False: Terminal("stdout"), True: Terminal("stderr")}
 
 
+def replace_closed() -> None:
+    """Let streams that a shell has closed (>&-) be the null device: without one, a file may become stdout."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode)     # noqa: SIM115  it stays open as long as the process
+            try:
+                os.fstat(number)
+            except OSError:
+                os.dup2(stream.fileno(), number)
+            setattr(sys, name, stream)
+
+
 class Console(logging.Handler):
     """Shows log records of level INFO and above; a progress bar replaces `show(text, err)` while drawn.
 

@@ -22,7 +22,8 @@ _WHOLE, _REAL, _END = (int, np.integer), (int, float, np.integer, np.floating), 
 _WORDS = {"Tensor": "a Tensor (md.tensor makes one)", "float": "a number", "int": "a whole number",
           "bool": "True or False", "str": "a text", "np.ndarray": "an array", "Sequence": "a list",
           "tuple": "a tuple", "list": "a list", "Key": "a whole number from 0 to 2**64 - 1"}
-_OF_VALUES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+# No FloatingPointError: a caller has asked NumPy for it.
+_OF_VALUES = (AttributeError, LookupError, OverflowError, TypeError, ValueError, ZeroDivisionError)
 _OPEN = ("Any", "Callable", "Along", "Axes", "Number", "Sizes")      # annotations that say nothing of a class
 
 

@@ -2,11 +2,14 @@
 
 import io
 import logging
+import shlex
+import subprocess
 import sys
 
 import pytest
 
-from minidrop.cli.console import RunLog, console, echo, visible, visible_name
+from minidrop.cli.console import RunLog, console, echo
+from minidrop.errors import visible, visible_name
 
 EVIL = r"\033]0;PWNED\007\033[2J\302\2332J"
 SHOWN = r"\x1b]0;PWNED\x07\x1b[2J\x9b2J"
@@ -55,6 +58,13 @@ def test_a_stream_that_cannot_encode_a_name(monkeypatch):
     console.emit(logging.LogRecord("minidrop", logging.INFO, "", 0, "%s", ("é \udcff",), None))
     stream.flush()
     assert stream.buffer.getvalue() == rb"\xe9 \udcff" + b"\n" + rb"\xe9 \udcff" + b"\n"
+
+
+@pytest.mark.parametrize("closed, shown", [(">&-", False), ("2>&-", True), ("<&- >&- 2>&-", False)])
+def test_what_a_closed_stream_would_show_is_lost(tiny, closed, shown):
+    command = f"{shlex.quote(sys.executable)} -m minidrop check {tiny.net} {closed}; echo code $?"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tiny.path)
+    assert ("ip1" in done.stdout) == shown and done.stdout.endswith("code 0\n") and done.stderr == ""
 
 
 def test_the_log_file_takes_names_that_are_no_text(tmp_path, monkeypatch):

@@ -75,7 +75,8 @@ def test_what_no_kind_explains_is_said_with_all_arguments():
         F.relu(X, negative_slop=0.1)
 
 
-@pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("of a device")])
+@pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("of a device"),
+                                   FloatingPointError("asked for")])
 def test_what_is_not_said_of_values_stays_as_it_is(error):
     @explained
     def fails(x: "int") -> "int":

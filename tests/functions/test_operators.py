@@ -436,7 +436,7 @@ def test_rows_of_a_parameter_have_a_gradient_of_these_rows_alone():
     (lambda x: x.reshape(5, 6), ShapeError, "shape (4, 7) of 28 entries cannot become (5, 6)"),
     (lambda x: x.reshape(-1, -1), ShapeError, "shape (4, 7) of 28 entries cannot become (-1, -1)"),
     (lambda x: x.reshape(0, -1), ShapeError, "shape (4, 7) of 28 entries cannot become (0, -1)"),
-    (lambda x: x.reshape("a"), TensorError, "expected whole numbers, got ('a',)"),
+    (lambda x: x.reshape("a"), TensorError, "expected whole numbers, got 'a'"),
     (lambda x: x.permute(0, 0), ShapeError, "permute needs each of the 2 axes of x once, got (0, 0)"),
     (lambda x: x.transpose(0), ShapeError, "transpose exchanges two axes, got (0,); permute takes"),
     (lambda x: x.squeeze(0), ShapeError, "squeeze: axis 0 of shape (4, 7) has not the length 1"),
