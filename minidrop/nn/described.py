@@ -20,11 +20,11 @@ def describe(function: Callable, args: tuple, kwargs: dict) -> Any:
     where = f"{name} in a traced forward"
     args, kwargs = _as_symbols(where, args), _as_symbols(where, kwargs)
     trace = next(one for one in leaves_of((args, kwargs)) if isinstance(one, Symbol)).trace
-    given = signature.bind(*args, **kwargs).arguments
-    key = signature.parameters.get("key")
-    if key is not None and (key.default is key.empty or given.get("rate")):
+    key, rate = signature.parameters.get("key"), signature.bind_partial(*args, **kwargs).arguments.get("rate")
+    if key is not None and (key.default is key.empty or rate):      # PyTorch's dropout has none
         raise TraceError(f"{where}: its key would be the same in every pass; a layer, such as nn.Dropout, "
                          f"draws anew")
+    given = signature.bind(*args, **kwargs).arguments
     found = _by_layer(name, {_ALIASES.get(word, word): value for word, value in given.items()})
     if found is not None:
         return found

@@ -186,7 +186,7 @@ REFUSED = {
     "matmul in a traced forward is given ndarray: its values would be frozen in the net": lambda x: F.matmul(
         x, A.astype("f")),
     "dropout in a traced forward: its key would be the same in every pass; a layer, such as nn.Dropout, "
-    "draws anew": lambda x: F.dropout(x, 0.5, 7),
+    "draws anew": lambda x: F.dropout(x, 0.5),
     "an operation on Symbol(x, (3, 4, 5)) and ndarray: its values would be frozen in the net. Make it an "
     "input of the module or an nn.Weight": lambda x: x + A.astype("f"),
     "one shape must be the end of the other; reshape one of them": lambda x: x + x.mean(2),
