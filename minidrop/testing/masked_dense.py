@@ -58,5 +58,9 @@ def assert_matches_masked_dense(net: Net, iteration: int, inputs: dict[str, np.n
             raise AssertionError(f"{kind}s differ: {sorted(compact)} compact, {sorted(dense)} dense")
         for name, expected in dense.items():
             bound = tolerance * max(1.0, float(np.abs(expected).max(initial=0)))
-            np.testing.assert_allclose(compact[name], expected, rtol=0, atol=bound,
-                                       err_msg=f"{kind} {name} at iteration {iteration}")
+            found = compact[name]
+            # What NumPy's assertion says takes it as long as a small net's run.
+            if not (found.shape == expected.shape and bound < np.inf
+                    and (np.abs(found - expected) <= bound).all()):
+                np.testing.assert_allclose(found, expected, rtol=0, atol=bound,
+                                           err_msg=f"{kind} {name} at iteration {iteration}")
