@@ -51,6 +51,22 @@ def images(rows=6, seed=0):
     return {"data": rng.standard_normal((rows, 13)), "label": rng.integers(0, 7, rows)}
 
 
+def unlike_draws(net, iterations, most=3):
+    """Yield (iteration, its masks, whether they are among the first `most` that are unlike those before).
+
+    A draw that comes again shows nothing new of a pass over the same numbers.
+    """
+    seen = set()
+    for iteration in range(iterations):
+        net.draw_patterns(iteration)
+        masks = net.masks()
+        drawn = tuple((name, mask.tobytes()) for name, mask in masks.items())
+        new = drawn not in seen and len(seen) < most
+        if new:
+            seen.add(drawn)
+        yield iteration, masks, new
+
+
 def inputs(*shapes, names="abcdef"):
     """Input layers of blobs with these shapes, one a line."""
     return "".join(f'layer {{ name: "in_{name}" type: "Input" top: "{name}" input_param {{ shape {{ '

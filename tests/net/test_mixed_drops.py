@@ -4,7 +4,7 @@ holds."""
 import numpy as np
 import pytest
 from cases import every_pair
-from nets import images
+from nets import images, unlike_draws
 
 import minidrop as md
 from minidrop.config import parse_net, parse_solver
@@ -44,10 +44,11 @@ def drop(name, bottom, pattern):
             f'approx_dropout_param {{ pattern: "{pattern.split()[0]}" {SETTINGS.get(pattern, "")} }} }}')
 
 
-def check(text, iterations=6, device="cpu"):
+def check(text, iterations=6, device="cpu", most=3):
     net = md.Net(parse_net(text), device=device, dtype="float64")
-    for iteration in range(iterations):
-        assert_matches_masked_dense(net, iteration, images(iteration))
+    for iteration, _, new in unlike_draws(net, iterations, most):
+        if new:
+            assert_matches_masked_dense(net, iteration, images(iteration))
     return net
 
 
@@ -68,7 +69,7 @@ def test_any_two_kinds_around_one_product(first, second, transpose, backend):
 
 
 def test_all_kinds_in_one_net(backend):
-    check(mlp("PERIODIC", "TILE", "BLOCK", "UNIT", "BLOCK 4", "SLICE", "TILE", "ROW"), 20, backend.name)
+    check(mlp("PERIODIC", "TILE", "BLOCK", "UNIT", "BLOCK 4", "SLICE", "TILE", "ROW"), 20, backend.name, 20)
 
 
 def test_one_blob_dropped_in_three_kinds(backend):
