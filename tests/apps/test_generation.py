@@ -155,11 +155,12 @@ def test_a_prompt_read_at_once_is_one_read_token_by_token(folder, monkeypatch, k
     tokens = [int(token) for token in np.random.default_rng(2).integers(2, 4, 40)]
     if cached.sentences:
         tokens[9] = tokens[21] = eos
+    one_by_one = [(None, None)]
+    for token in tokens:
+        one_by_one.append(cached._read([token], one_by_one[-1][1]))
     seen = watched(cached)
     for count in (1, 7, 8, 12, 13, 18, 40):
-        single = None
-        for token in tokens[:count]:
-            scores, single = cached._read([token], single)
+        scores, single = one_by_one[count]
         for most in (256, 5):
             monkeypatch.setattr("minidrop.apps.generation.MOST_STEPS", most)
             seen.clear()
