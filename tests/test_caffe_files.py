@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop import Net, Solver
 from minidrop.cli import run
@@ -33,7 +34,7 @@ def test_there_are_all():
     assert (len(SOLVERS), len(NETS)) == (25, 29)
 
 
-@pytest.mark.parametrize("path", SOLVERS, ids=name_of)
+@in_turn("path", SOLVERS, ids=name_of)
 def test_solvers_parse(path):
     assert load_solver(path).message.lr_policy
 

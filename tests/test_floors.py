@@ -7,7 +7,6 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import pytest
 from cases import in_turn
 
 PACKAGE = Path(__file__).resolve().parents[1] / "minidrop"
@@ -95,7 +94,7 @@ def test_imports_go_down(path):
     assert list(mistakes(dotted(path), path.read_text(encoding="utf-8"), path.name == "__init__.py")) == []
 
 
-@pytest.mark.parametrize("own, text, expected", [
+@in_turn("own, text, expected", [
     ("functions.new", "from minidrop.layers import Layer", "functions.new:1: imports layers, which stands "
      "above it"),
     ("functions.new", "def f():\n    from minidrop.net import Net", "functions.new:2: imports net, which "

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from cases import in_turn
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -121,7 +122,7 @@ def test_sets_do_not_change():
             indices[0] = 3
 
 
-@pytest.mark.parametrize("total", range(1, 12))
+@in_turn("total", range(1, 12))
 def test_runs_are_the_set_where_there_are_few(total):
     for step in range(1, 14):
         for width in range(1, step + 1):
@@ -220,7 +221,7 @@ def test_what_moves_is_joined_with_itself_alone():
 
 @pytest.mark.parametrize("kept", [Kept(1, 3, 2, 11), Kept(-1, 4, 3, 10), Kept.of([0, 4, 5], 7),
                                   Kept.of([], 4), Kept.all(5), Kept(9, 9, 1, 6)])
-@pytest.mark.parametrize("factor", [1, 2, 6])
+@in_turn("factor", [1, 2, 6])
 def test_spread_makes_a_run_of_every_entry(kept, factor):
     spread = kept.spread(factor)
     assert (spread.total, spread.count) == (kept.total * factor, kept.count * factor)

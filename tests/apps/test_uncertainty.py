@@ -6,6 +6,7 @@ from math import log
 import h5py
 import numpy as np
 import pytest
+from cases import in_turn
 
 import minidrop as md
 from minidrop.apps.uncertainty import Prediction
@@ -82,7 +83,7 @@ def test_quality_leaves_out_ignored_places():
 
 # -- passes --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+@in_turn("phase", ["TRAIN", "TEST"])
 def test_equals_whole_passes_with_masks(kind, phase):
     net = net_of(text(kind), phase=phase)
     found = md.monte_carlo(net, passes=7, start=5, data=X, label=LABEL)

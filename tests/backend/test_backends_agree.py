@@ -860,7 +860,7 @@ OVERRIDES = [kind for one in (NumpyBackend, CupyBackend) for kind in one.__mro__
              if kind not in Backend.__mro__]
 
 
-@pytest.mark.parametrize("kind", OVERRIDES)
+@in_turn("kind", OVERRIDES)
 def test_signatures_do_not_drift(kind):
     """An override takes the arguments of the method it replaces, and no public method has no generic
     reference."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -182,7 +183,7 @@ def test_weights_read_in_place(interpret, rows, cols, samples, stored_by_column,
             assert calls == []
 
 
-@pytest.mark.parametrize("rows, cols, forward, gradient", [
+@in_turn("rows, cols, forward, gradient", [
     # W (200, 300) by rows: calls of forward and of input gradient; None: gathered. The table in
     # backend/cublas.py.
     (None, None, 1, 1),

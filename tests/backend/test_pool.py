@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from cases import in_turn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,7 +40,7 @@ def test_freed_memory_is_used_again():
     assert address(pool.empty((63, 1024), "float32")) == before          # and one that is a little smaller
 
 
-@pytest.mark.parametrize("view", [lambda x: x, lambda x: x[3:5], lambda x: x.T, lambda x: x.reshape(-1)[::7],
+@in_turn("view", [lambda x: x, lambda x: x[3:5], lambda x: x.T, lambda x: x.reshape(-1)[::7],
                                   lambda x: x.view(np.uint8), lambda x: memoryview(x), lambda x: iter(x),
                                   lambda x: np.broadcast_to(x, (2, *x.shape)), lambda x: [x[0]],
                                   lambda x: x.flat])

@@ -1,11 +1,11 @@
 """Caffe's way of writing a command line."""
 
-import pytest
+from cases import in_turn
 
 from minidrop.cli.caffe_flags import normalise, without
 
 
-@pytest.mark.parametrize("written, ours", [
+@in_turn("written, ours", [
     ("train -solver s.prototxt", "train --solver s.prototxt"),
     ("train --solver=s.prototxt -gpu=0", "train --solver=s.prototxt --gpu=0"),
     ("-solver s.prototxt -gpu 0 train", "train --solver s.prototxt --gpu 0"),

@@ -5,6 +5,7 @@ import json
 from functools import partial
 
 import pytest
+from cases import in_turn
 
 from minidrop.cli.plots import text_plots
 from minidrop.patterns import PatternSettings, known_families
@@ -113,7 +114,7 @@ def test_plots_of_characters(minidrop):
 
 
 @pytest.mark.parametrize("name", known_families())
-@pytest.mark.parametrize("rate, units", [(0, 5), (0.5, 1), (0.5, 2), (0.9, 300)])
+@in_turn("rate, units", [(0, 5), (0.5, 1), (0.5, 2), (0.9, 300)])
 def test_plots_fit_any_axis(name, rate, units):
     one = report(PatternSettings(rate, name), units, iterations=50)
     for width in (40, 80):

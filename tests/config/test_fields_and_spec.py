@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 from google.protobuf import text_format
 
 from minidrop.config import NetSpec, all_param_fields, layers, param_fields, params, parse_net, to_proto
@@ -9,7 +10,7 @@ from minidrop.errors import ConfigError
 from minidrop.layers import known_layers
 
 
-@pytest.mark.parametrize("layer_type, expected", [
+@in_turn("layer_type, expected", [
     ("InnerProduct", ("inner_product_param",)), ("ReLU", ("relu_param",)), ("TanH", ("tanh_param",)),
     ("HDF5Data", ("hdf5_data_param", "transform_param")),
     ("MemoryData", ("memory_data_param", "transform_param")),
@@ -112,7 +113,7 @@ def spec_error(build):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("settings, expected", [
+@in_turn("settings, expected", [
     ({"num_outputs": 3}, "has no setting 'num_outputs'; did you mean 'num_output'?"),
     ({"num_output": -3}, "'num_output' takes an integer from 0 to 4294967295, got -3"),
     ({"num_output": "3"}, "'num_output' takes an integer from 0 to 4294967295, got '3'"),

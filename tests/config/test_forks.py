@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+from cases import in_turn
 
 from minidrop import layers  # noqa: F401  registers the layer types
 from minidrop.config import layer_types, load_net, load_solver, minidrop_pb2, parse_net, solver_nets
@@ -133,7 +134,7 @@ def test_an_engine_of_a_fork_is_named_or_passed_over(caplog):
         "changes"]
 
 
-@pytest.mark.parametrize("value", [
+@in_turn("value", [
     ": inf", ": -nan", ": 0x1F", ": 1.5f", ": -7", ": 1e400", ": \"a\" 'b'", " < a: 1 >", ": { }", ": []",
     ": [1, 2]", ": [{ a: 1 }, < >]", ": WORD", ": 017", " { a" * 90 + ": 1" + " }" * 90, ": true;", ": 1,"])
 def test_whatever_an_unknown_field_holds_is_passed_over(value):

@@ -1,6 +1,7 @@
 """--set."""
 
 import pytest
+from cases import in_turn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -88,7 +89,7 @@ def test_split():
     assert split_overrides({"max_iter": 1}) == (["max_iter=1"], [])
 
 
-@pytest.mark.parametrize("assignment, expected", [
+@in_turn("assignment, expected", [
     ("base_lr", "expected FIELD=VALUE, such as base_lr=0.05"),
     ("=3", "expected FIELD=VALUE, such as base_lr=0.05"),
     ("bas_lr=1", "SolverParameter has no field 'bas_lr'; did you mean 'base_lr' or 'max_lr'?"),

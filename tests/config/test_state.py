@@ -1,6 +1,7 @@
 """Which layers are in, and which networks a solver means."""
 
 import pytest
+from cases import in_turn
 
 from minidrop.config import (
     NetChoice,
@@ -30,7 +31,7 @@ def names(config):
     return " ".join(layer.name for layer in config.message.layer)
 
 
-@pytest.mark.parametrize("state, expected", [
+@in_turn("state, expected", [
     (("TRAIN",), "both train not_test not_a_b not_c_d"),
     (("TEST",), "both test either not_a_b not_c_d"),
     (("TRAIN", 1), "both train not_test not_a_b not_c_d"),

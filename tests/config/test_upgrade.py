@@ -1,6 +1,7 @@
 """Files of Caffe's earlier years: V0 and V1 layers, old data settings, old BatchNorm, inputs."""
 
 import pytest
+from cases import in_turn
 from google.protobuf import text_format
 
 from minidrop import Net
@@ -138,7 +139,7 @@ layer { name: "l" type: "EuclideanLoss" bottom: "ip" bottom: "d" top: "l" loss_w
 """)
 
 
-@pytest.mark.parametrize("old", sorted(TYPES_OF_V1))
+@in_turn("old", sorted(TYPES_OF_V1))
 def test_every_type_of_v1_is_a_type_of_today(old):
     [layer] = upgraded(f'layers {{ name: "x" type: {old} }}').layer
     assert layer.type == TYPES_OF_V1[old]

@@ -4,6 +4,7 @@ import struct
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop.data import wire
 from minidrop.data.wire import BYTES, EIGHT, FOUR, VARINT, Wire, as_key, as_varint, varint
@@ -24,7 +25,7 @@ def test_numbers_come_back(number):
 
 
 @pytest.mark.parametrize("form, number", [("<f", 5), ("<d", 8), ("<f", 600)])
-@pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 18, 1000])
+@in_turn("count", [1, 2, 15, 16, 17, 18, 1000])
 def test_a_run_of_single_numbers_is_one_value(form, number, count):
     values = np.arange(count) + 0.5
     run = b"".join(single(number, value, form) for value in values)

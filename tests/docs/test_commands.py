@@ -8,6 +8,7 @@ import subprocess
 
 import click
 import pytest
+from cases import in_turn
 from pages import PAGES, ROOT, blocks, blocks_of
 
 from minidrop.cli import commands
@@ -160,7 +161,7 @@ def check_command(words, page):
             assert (ROOT / name).exists(), f"there is no {name}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@in_turn("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands(page):
     for block in blocks_of(page, "sh"):
         for words in command_lines(block.code):
@@ -202,7 +203,7 @@ def test_all_blocks_are_of_a_known_kind():
     assert not wrong
 
 
-@pytest.mark.parametrize("line, message", [
+@in_turn("line, message", [
     ("minidrop trian --solver s", "there is no command 'trian'"),
     ("minidrop train --sovler s", "No such option"),
     ("minidrop train", "Missing"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 from operator_cases import numbers
 
 from minidrop import Kept, Parameter, Tensor, functions
@@ -12,7 +13,7 @@ IMAGES, FILTERS = Tensor(numbers(1, 2, 5, 5)), Tensor(numbers(3, 2, 3, 3))
 WHOLE = Tensor(np.arange(12).reshape(3, 4))
 
 
-@pytest.mark.parametrize("kind, compute, message", [
+@in_turn("kind, compute, message", [
     (ShapeError, lambda: functions.linear(X, MATRIX, Tensor(numbers(1))),
      r"^linear: expected a bias of shape \(2,"
      r"\), one number for each output, got \(1,\)$"),

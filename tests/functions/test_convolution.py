@@ -172,7 +172,7 @@ def test_channels_kept_by_groups_of_samples(kind, inputs, outputs):
 
 
 @pytest.mark.parametrize("kept", [*SETS, *BY_GROUP])
-@pytest.mark.parametrize("factor", [1, 2])
+@in_turn("factor", [1, 2])
 def test_each_channel_keeps_its_own_outputs(kept, factor):
     kept = (SETS | BY_GROUP)[kept]
     x, W, b = (Tensor(a, requires_grad=True) for a in (

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop import functions
 from minidrop.autograd import Tensor, check_gradients
@@ -69,7 +70,7 @@ def test_places_of_a_part():
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 6, 12])
+@in_turn("ranks", [1, 2, 3, 4, 6, 12])
 def test_groups_of_a_part(groups, ranks):
     every = KeptByGroup(Kept.of(np.array([i]), groups) for i in range(groups))
     whole, size = every.mask(12), 12 // ranks

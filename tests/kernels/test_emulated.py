@@ -7,6 +7,7 @@ emulated one.
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop.autograd import Block
 from minidrop.backend import Backend, get_backend
@@ -137,7 +138,7 @@ WORK = (gather, scatter, update, rule, sums, squares, table, transpose, drop, cr
         raise_again, filters, pools)
 
 
-@pytest.mark.parametrize("work", WORK)
+@in_turn("work", WORK)
 def test_the_kernels_agree(emulated, work):
     assert agree(work, emulated)
 

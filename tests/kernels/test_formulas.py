@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop.autograd import Block
 from minidrop.backend import Backend
@@ -42,7 +43,7 @@ def test_what_it_computes(emulated, formula):
         np.testing.assert_array_equal(np.signbit(got)[there], np.signbit(expected)[there])
 
 
-@pytest.mark.parametrize("formula", [
+@in_turn("formula", [
     lambda w, g, a, rate: (np.where(g > 0, w, a), a), lambda w, g, a, rate: (w if g else a, a),
     lambda w, g, a, rate: (w - g ** 2, a), lambda w, g, a, rate: (w - np.float64(2) * g, a),
     lambda w, g, a, rate: (w - np.exp(g), a), lambda w, g, a, rate: (w.copy(), a),

@@ -40,7 +40,7 @@ ONE_BOTTOM = {
 
 
 @pytest.mark.parametrize("x", [X, IMAGES], ids=["matrix", "images"])
-@pytest.mark.parametrize("settings", ONE_BOTTOM)
+@in_turn("settings", ONE_BOTTOM)
 def test_one_bottom(agrees_with_torch, layer_function, settings, x):
     agrees_with_torch(layer_function(layer(settings), x), ONE_BOTTOM[settings], x)
 

@@ -236,7 +236,7 @@ def test_stochastic_pooling_has_one_top_in_tests():
                                   "type: 'Pooling' pooling_param { global_pooling: true pool: AVE }",
                                   "type: 'SPP' spp_param { pyramid_height: 2 }",
                                   "type: 'SPP' spp_param { pyramid_height: 3 pool: AVE }"])
-@pytest.mark.parametrize("size", [(24, 24), (20, 22), (26, 30)])
+@in_turn("size", [(24, 24), (20, 22), (26, 30)])
 def test_images_of_another_size_are_cut_as_if_the_net_were_made_for_them(text, size):
     """Data layers with batches of one give images of several sizes."""
     def layer(shape):

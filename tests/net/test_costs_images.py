@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 from image_nets import SAMPLES, batch, conv, deconv, dropped, make
 from nets import LOSS, inputs, ip, layer, net_of
 
@@ -37,7 +38,7 @@ def dense(groups=(1, 1)):
 
 
 @pytest.mark.parametrize("groups", [(1, 1), (2, 1), (1, 3), (4, 6)])
-@pytest.mark.parametrize("first, second, shares", [
+@in_turn("first, second, shares", [
     ("", "", (1, 1, 1)), ("UNIT", "", (0.3, 0.3, 1)), ("", "UNIT", (1, 0.3, 0.3)),
     ("UNIT", "PERIODIC", (0.3, 0.09, 0.3)), ("ROW", "SLICE", (0.3, 0.09, 0.3)), ("TILE", "", (1, 0.3, 1)),
     ("BLOCK", "BLOCK", (1, 1, 1)),

@@ -16,7 +16,7 @@ MIXES = ("d gathers: bn (BatchNorm) takes its means over all samples, so that gr
 SCALE = layer("Scale", "scale", "bn", "bn", "scale_param { bias_term: true }")
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
+@in_turn("pattern", PATTERNS)
 def test_batch_norm_above(pattern):
     """One set of channels for all samples goes through it; several cannot, and TILE and BLOCK say why not."""
     net = make(C1, layer("BatchNorm", "bn", "c1"), SCALE, layer("ReLU", "relu", "bn", "bn"),

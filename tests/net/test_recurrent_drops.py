@@ -7,7 +7,7 @@ and hidden_dropout (RH), InnerProduct and SoftmaxWithLoss over axis 2.
 
 import numpy as np
 import pytest
-from cases import every_pair, every_value
+from cases import every_pair, every_value, in_turn
 from recurrent_nets import (
     KINDS,
     OF_UNITS,
@@ -69,7 +69,7 @@ def test_every_family_and_rate_around_an_lstm(family, rate):
 
 
 @pytest.mark.parametrize("family", known_families())
-@pytest.mark.parametrize("kind", ["GRU", "RNN"])
+@in_turn("kind", ["GRU", "RNN"])
 def test_every_family_around_the_others(kind, family):
     check(net_of(kind, 1, drop_settings(family)))
 
@@ -449,10 +449,9 @@ def test_monte_carlo_over_batches_begins_with_all_states_zero():
 
 # -- when leaving out by steps pays --------------------------------------------------------------------------
 @pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("streams, rate, steps, pays",
-                         [(32, 0.5, 20, True), (31, 0.5, 20, False), (100, 0, 20, False),
-                                                        (100, 0.5, 3, False), (10, 0.75, 20, False),
-                          (11, 0.75, 20, True)])
+@in_turn("streams, rate, steps, pays",
+         [(32, 0.5, 20, True), (31, 0.5, 20, False), (100, 0, 20, False), (100, 0.5, 3, False),
+          (10, 0.75, 20, False), (11, 0.75, 20, True)])
 def test_when_the_gates_skip_what_a_step_drops(streams, rate, steps, pays, groups):
     """As many streams for each group."""
     settings = f'{drop_settings("UNIT", rate, "STEP")} groups: {groups}'

@@ -4,6 +4,7 @@ every refusal."""
 import nets
 import numpy as np
 import pytest
+from cases import in_turn
 from nets import IMAGES, LOSS, images, ip, layer
 
 import minidrop as md
@@ -230,7 +231,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@in_turn("name", REFUSED)
 def test_refused(name):
     layers, reason = REFUSED[name]
     with pytest.raises(md.ConfigError) as caught:

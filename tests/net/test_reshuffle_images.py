@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 from image_nets import batch, conv, deconv, make
 from nets import FILLERS, LOSS, ip, layer
 
@@ -103,7 +104,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@in_turn("name", REFUSED)
 def test_refused(name):
     layers, reason = REFUSED[name]
     with pytest.raises(md.ConfigError) as caught:

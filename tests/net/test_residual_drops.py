@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop import functions
 from minidrop.autograd import Tensor
@@ -23,7 +24,7 @@ def residual(pattern, settings="", coeff=""):
 
 
 @pytest.mark.parametrize("coeff", ["", "coeff: 1 coeff: -0.5"])
-@pytest.mark.parametrize("pattern", PATTERNS)
+@in_turn("pattern", PATTERNS)
 def test_the_sum_equals_the_masked_dense_one(pattern, coeff):
     net = residual(pattern, coeff=coeff)
     [plan] = net.plan.drops
@@ -90,7 +91,7 @@ HEADS = ("PERIODIC groups: 1", "PERIODIC groups: 2", "ROW groups: 1", "UNIT grou
 
 
 @pytest.mark.parametrize("whole", [False, True])
-@pytest.mark.parametrize("pattern", HEADS)
+@in_turn("pattern", HEADS)
 def test_heads_keep_the_same_entries_or_live_and_die_as_wholes(pattern, whole):
     net = residual(pattern, f"heads: 4 whole_heads: {str(whole).lower()}")
     shares = set()

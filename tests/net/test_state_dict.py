@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 from nets import inputs, ip, layer, net_of, numbers
 
 import minidrop as md
@@ -76,7 +77,7 @@ CASES = {
 SCALE = layer("Scale", "scale", "y", "z", "scale_param { bias_term: true }")
 
 
-@pytest.mark.parametrize("name", CASES)
+@in_turn("name", CASES)
 def test_a_module_computes_the_same(name):
     torch = pytest.importorskip("torch")
     arguments, kind, settings, bottoms = CASES[name]

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 from caffe_nets import FORMS, NET, fill, message, values
+from cases import in_turn
 from nets import inputs, layer, net_of
 
 from minidrop.config import NetConfig, layer_types, parse_net
@@ -75,7 +76,7 @@ def assert_equal(a, b):
         np.testing.assert_array_equal(parameter.data, b.parameters()[name].data, err_msg=name)
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@in_turn("name", LAYERS)
 def test_parameters_are_in_the_order_of_caffes_blobs(name):
     found = {key: parameter.shape for key, parameter in net_with(name).params["a/layer"].items()}
     assert list(found.items()) == list(LAYERS[name][2].items())

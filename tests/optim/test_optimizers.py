@@ -5,6 +5,7 @@ import math
 import nets
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop import optim
 from minidrop.autograd import Block, Parameter
@@ -63,7 +64,7 @@ def theirs_of(torch, kind, params, settings):
 
 
 @pytest.mark.parametrize("changing", [False, True])
-@pytest.mark.parametrize("key", PYTORCH)
+@in_turn("key", PYTORCH)
 def test_steps_are_pytorchs(key, changing):
     """The gradients are this net's, in blocks; PyTorch gets them dense."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -311,7 +312,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(backend, bad):
     np.testing.assert_allclose(a.numpy(), 0.99, rtol=1e-6)
 
 
-@pytest.mark.parametrize("make, message", [
+@in_turn("make, message", [
     (lambda p: optim.SGD([p], lr=-1), "lr: expected a number >= 0, got -1"),
     (lambda p: optim.SGD([p], lr=0.1, momentum=1.0), "SGD: momentum: SGD needs a number >= 0 and < 1, got 1"),
     (lambda p: optim.SGD([p], lr=0.1, form="torch"), "form: expected 'caffe' or 'pytorch', got 'torch'; did"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 from minidrop import optim
 from minidrop.autograd import Parameter
@@ -32,7 +33,7 @@ MADE = {     # {policy: (scheduler, the same settings in a solver file)}
 
 
 @pytest.mark.parametrize("warmup_iter", [0, 4])
-@pytest.mark.parametrize("policy", POLICIES)
+@in_turn("policy", POLICIES)
 def test_rates_are_those_of_a_solver_file(policy, warmup_iter):
     make, settings = MADE[policy]
     own = optimizer(0.5, 0.25)
@@ -115,7 +116,7 @@ def test_a_group_that_is_added_later_keeps_its_rate():
     assert [group.lr for group in own.param_groups] == [0.25, 0.75]
 
 
-@pytest.mark.parametrize("make, message", [
+@in_turn("make, message", [
     (lambda o: schedulers.Scheduler(o, "cosin", max_iter=5), "got 'cosin'; did you mean 'cosine'"),
     (lambda o: schedulers.Scheduler(o, "step", gamma=0.1), "'step' needs stepsize, which is missing"),
     (lambda o: schedulers.step(o, 0), "stepsize, which must be at least 1, but is 0"),

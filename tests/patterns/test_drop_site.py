@@ -47,7 +47,7 @@ def test_draw_follows_the_sequence_and_remembers_nothing(name):
 
 @pytest.mark.parametrize("name", UNITS)
 @pytest.mark.parametrize("grouping", ["STRATIFIED", "INDEPENDENT"])
-@pytest.mark.parametrize("sizes", [{}, {"heads": 4}, {"heads": 4, "whole_heads": True}])
+@in_turn("sizes", [{}, {"heads": 4}, {"heads": 4, "whole_heads": True}])
 def test_a_draw_that_comes_again_is_that_of_its_own_axis(name, grouping, sizes):
     """Sites of one family that differ in their axes take turns, so that none finds another's draw."""
     sites = [site(0.5, name, groups=2, grouping=grouping) for _ in range(3)]

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from cases import every_pair
+from cases import every_pair, in_turn
 
 import minidrop as md
 from minidrop.config import parse_solver
@@ -130,7 +130,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("normalization", ["VALID", "FULL", "BATCH_SIZE"])
-@pytest.mark.parametrize("losses", ["softmax", "sigmoid", "weighted", "weighted euclidean",
+@in_turn("losses", ["softmax", "sigmoid", "weighted", "weighted euclidean",
                                     "softmax sigmoid", "softmax euclidean",
                                     "sigmoid euclidean softmax", "softmax same-labels"])
 def test_iter_size_with_ignored_labels_steps_like_one_larger_batch(losses, normalization):

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from cases import in_turn
 from google.protobuf import text_format
 
 import minidrop as md
@@ -25,7 +26,7 @@ WARM = " warmup_iter: 4 "
 SIGMOID = 'base_lr: 0.1 lr_policy: "sigmoid" gamma: -0.5 stepsize: 10'
 
 
-@pytest.mark.parametrize("text, iteration, expected", [
+@in_turn("text, iteration, expected", [
     ('base_lr: 0.01 lr_policy: "fixed"', 12345, 0.01),
     (STEP, 0, 0.1), (STEP, 99, 0.1), (STEP, 100, 0.01), (STEP, 250, 0.001),
     ('base_lr: 1 lr_policy: "exp" gamma: 0.9', 0, 1.0), ('base_lr: 1 lr_policy: "exp" gamma: 0.9', 2, 0.81),
@@ -87,7 +88,7 @@ def test_every_missing_field_is_named(policy):
                            f"lr_policy '{policy}' needs {field}, which is missing")
 
 
-@pytest.mark.parametrize("text, field, message", [
+@in_turn("text, field, message", [
     ('base_lr: 1', "lr_policy", "lr_policy is missing; it is one of fixed, step"),
     ('base_lr: 1 lr_policy: "Step"', "lr_policy", "got 'Step'; did you mean 'step'"),
     ('base_lr: 1 lr_policy: "zzz"', "lr_policy", "got 'zzz'"),

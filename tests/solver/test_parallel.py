@@ -1,6 +1,7 @@
 """Several ranks, in one process, train as one process with the whole batch does."""
 
 import pytest
+from cases import in_turn
 from nets import drop, ip, layer
 from parallel_nets import FINE, assert_same_training, conv_net, language_model, mlp_with, write_text
 
@@ -16,7 +17,7 @@ def test_every_rule(rule):
     assert_same_training(mlp_with("PERIODIC"), f'type: "{rule}" {RULES[rule]}', (2,))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@in_turn("kind", KINDS)
 def test_every_kind_of_drop(kind):
     assert_same_training(mlp_with(kind), "", (1, 3, 4), iterations=4)
 

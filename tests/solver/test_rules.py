@@ -177,7 +177,7 @@ def test_registry():
         UpdateRule(SolverParameter()).numbers(1.0, 0.0, 0)
 
 
-@pytest.mark.parametrize("options, field, message", [
+@in_turn("options, field, message", [
     ({"type": "Adagrad"}, "type", "type: expected one of AdaDelta, AdaGrad, Adam, AdamW, Nesterov, RMSProp, "
                                   "SGD; got 'Adagrad'; did you mean 'AdaGrad'"),
     ({"type": "LBFGS"}, "type", "got 'LBFGS'"),
