@@ -15,8 +15,11 @@ if os.environ.get("PYTEST_XDIST_WORKER"):       # one process a core: more threa
 # A process for each HDF5 file of each test would take minutes; tests of that process take the variable away.
 os.environ.setdefault("MINIDROP_TRUST_DATA", "1")
 
+import comparisons
 import numpy as np
 import pytest
+
+comparisons.install()
 
 # A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
