@@ -81,7 +81,7 @@ def test_one_blob_dropped_in_three_kinds(backend):
                      product("ip", "sum", 9), 'layer { name: "all" type: "Eltwise" bottom: "ip" bottom: '
                      '"ip2" bottom: "ip3" top: "all" }', 'layer { name: "loss" type: "SoftmaxWithLoss" '
                      'bottom: "all" bottom: "label" top: "loss" }']),
-          device=backend.name)
+          device=backend.name, most=6)
 
 
 def test_weights_that_are_not_trained(backend):
