@@ -127,6 +127,8 @@ def weighted_sum(xs: Sequence[Tensor], coeff: Sequence[float] | None = None, rel
 
     f: max(., 0) with `relu`, else nothing.
     """
+    if not len(xs):
+        raise ShapeError("weighted_sum: expected at least one tensor, got none")
     if coeff and len(coeff) != len(xs):
         raise ShapeError(f"weighted_sum: expected a coefficient for each of {len(xs)} tensors, got "
                          f"{len(coeff)}")

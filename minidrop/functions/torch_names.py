@@ -67,7 +67,7 @@ FUNCTIONS = {       # of torch, torch.nn.functional and NumPy
     "mish": "x * F.tanh(F.bnll(x))", "softplus": "F.bnll(x)", "logsigmoid": "-F.bnll(-x)",
     "silu": "F.swish(x)", "softmin": "F.softmax(-x, 1)", "softsign": "x / (abs(x) + 1)",
     **dict.fromkeys(("dropout1d", "dropout2d", "dropout3d"),
-                    "nn.ApproxDropout, or nn.Dropout(0.5, axes=[2, 3])"),
+                    "nn.ApproxDropout, or nn.Dropout with the axes of the places"),
     "alpha_dropout": "nn.Dropout", "embedding": "nn.Embedding, or F.embed(ids, W)",
     "one_hot": "numpy.eye(classes)[ids]", "normalize": "x / x.norm(axis=1, keepdims=True)",
     "scaled_dot_product_attention": "F.attention(q, k, v, heads)",
@@ -75,7 +75,7 @@ FUNCTIONS = {       # of torch, torch.nn.functional and NumPy
     "unfold": "F.im2col", "interpolate": "nn.ConvTranspose2d with weight_filler={'type': 'bilinear'}",
     "instance_norm": "F.mvn(x)", "local_response_norm": "F.lrn(x)",
     "bmm": "F.matmul", "mm": "F.matmul", "dot": "F.matmul", "masked_fill": "F.where(mask, value, x)",
-    "hstack": "F.cat(xs, 1)", "vstack": "F.cat(xs, 0)", "prod": "F.product for several tensors",
+    "prod": "F.product for several tensors",
     **{name: HINTS[name] for name in ("repeat_interleave", "gather", "index_select", "masked_select", "topk",
                                       "sort", "argsort", "unique", "isnan", "isfinite", "erf")},
 }

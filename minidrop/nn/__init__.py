@@ -59,6 +59,7 @@ from minidrop.nn.symbol import Symbol, TraceError
 from minidrop.nn.torch_names import HINTS
 
 describes(Symbol, describe)
+describes(Weight, describe)
 
 __all__ = ["Accuracy", "ApproxDropout", "Attention", "AvgPool2d", "BCEWithLogitsLoss", "BatchNorm", "Conv1d",
            "Conv2d", "ConvTranspose2d", "CrossEntropyLoss", "DropConnect", "Dropout", "ELU", "Embedding",

@@ -4,101 +4,207 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from numbers import Real
 from typing import Any
 
-from minidrop.nn.structure import leaves_of, put_together, take_apart
+import numpy as np
+
+from minidrop.nn.structure import leaves_of
 from minidrop.nn.symbol import Symbol, TraceError, frozen
 
 _ALIASES = {"dim": "axis", "keepdim": "keepdims"}       # PyTorch's names
 
 
 def describe(function: Callable, args: tuple, kwargs: dict) -> Any:
-    """Return the Symbols of what a function of Symbols adds to their net. Raises TraceError."""
+    """Return the Symbols of what a function of Symbols, or of nn.Weights, adds to their net.
+
+    Outside of a traced forward, where nn.Weights are Tensors, the function is called. Raises TraceError.
+    """
     name, signature = function.__name__, inspect.signature(function)
     where = f"{name} in a traced forward"
     args, kwargs = _as_symbols(where, args), _as_symbols(where, kwargs)
-    trace = next(one for one in leaves_of((args, kwargs)) if isinstance(one, Symbol)).trace
-    key, rate = signature.parameters.get("key"), signature.bind_partial(*args, **kwargs).arguments.get("rate")
-    if key is not None and (key.default is key.empty or rate):      # PyTorch's dropout has none
-        raise TraceError(f"{where}: its key would be the same in every pass; a layer, such as nn.Dropout, "
-                         f"draws anew")
-    given = signature.bind(*args, **kwargs).arguments
-    found = _by_layer(name, {_ALIASES.get(word, word): value for word, value in given.items()})
+    symbols = [one for one in leaves_of((args, kwargs)) if isinstance(one, Symbol)]
+    if not symbols:
+        return function(*args, **kwargs)
+    key = signature.parameters.get("key")
+    is_random = key is not None and key.default is key.empty        # PyTorch's users give none
+    try:
+        given = {} if is_random else signature.bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise TypeError(f"{name}() {error}") from None
+    if is_random or key is not None and given.get("rate"):
+        raise TraceError(f"{where}: its random numbers would be the same in every pass; a layer, such as "
+                         f"nn.Dropout, draws anew")
+    found = _by_layer(name, given)
     if found is not None:
         return found
-    leaves: list[Symbol] = []
-    rest = take_apart((args, kwargs), lambda one: isinstance(one, Symbol), leaves, where)
-    return trace.add_function(partial(_call, function, rest), leaves, kind=name)
+    trace, leaves = symbols[0].trace, []        # type: ignore[var-annotated]
+    called = partial(_call, function, _without(args, leaves), _without(tuple(kwargs.items()), leaves))
+    return trace.add_function(called, leaves, kind=name)
 
 
 def _as_symbols(where, value):
-    """Return nested arguments, nn.Weights as their Symbols. Raises TraceError for arrays."""
+    """Return nested arguments, nn.Weights as their Symbols, NumPy's numbers as Python's.
+
+    Raises TraceError for arrays.
+    """
     if isinstance(value, tuple | list):
         found = [_as_symbols(where, one) for one in value]
         return type(value)(*found) if hasattr(value, "_fields") else type(value)(found)
     if isinstance(value, dict):
         return {key: _as_symbols(where, one) for key, one in value.items()}
-    if not isinstance(value, Symbol) and hasattr(value, "as_symbol"):
+    if isinstance(value, Symbol | type | np.dtype):
+        return value
+    if hasattr(value, "as_symbol"):
         return value.as_symbol()
-    if not isinstance(value, Symbol) and hasattr(value, "dtype") and getattr(value, "shape", ()) != ():
+    if isinstance(value, np.generic) or isinstance(value, np.ndarray) and not value.ndim:
+        return value.item()
+    if hasattr(value, "dtype"):
         raise frozen(f"{where} is given", value)
     return value
 
 
-def _by_layer(name, given):
-    """Return what a layer gives for these arguments of a function, None if none does the same."""
-    layer = _LAYERS.get(name)
-    if layer is None or not given.keys() <= inspect.signature(layer).parameters.keys():
-        return None
-    return layer(**given) if isinstance(given[next(iter(given))], Symbol | tuple | list | Real) else None
+@dataclass(frozen=True)
+class _Leaf:
+    """The place of a tensor among arguments."""
+
+    number: int
 
 
-def _call(function, rest, *tensors):
+def _without(value, leaves):
+    """Return nested arguments with a _Leaf for each Symbol, which are added to `leaves`."""
+    if isinstance(value, tuple | list):
+        found = [_without(one, leaves) for one in value]
+        return type(value)(*found) if hasattr(value, "_fields") else type(value)(found)
+    if isinstance(value, Symbol):
+        leaves.append(value)
+        return _Leaf(len(leaves) - 1)
+    return value
+
+
+def _with(value, tensors):
+    if isinstance(value, tuple | list):
+        found = [_with(one, tensors) for one in value]
+        return type(value)(*found) if hasattr(value, "_fields") else type(value)(found)
+    return tensors[value.number] if isinstance(value, _Leaf) else value
+
+
+def _call(function, args, kwargs, *tensors):
     """Return function(*args, **kwargs), of which the tensors were taken out."""
-    args, kwargs = put_together(rest, tensors)
-    return function(*args, **kwargs)
+    return function(*_with(args, tensors), **dict(_with(kwargs, tensors)))
 
 
 # -- layers --------------------------------------------------------------------------------------------------
+def _by_layer(name, given):
+    """Return what a layer gives for these arguments of a function, None if none does the same."""
+    layer, words = _LAYERS.get(name), [_ALIASES.get(word, word) for word in given]
+    known = () if layer is None else inspect.signature(layer).parameters
+    if layer is None or len({*words}) < len(words) or any(word not in known for word in words):
+        return None
+    return layer(**dict(zip(words, given.values(), strict=True)))
+
+
 # They take the arguments of the functions, and return None for those that no layer has.
 def _layer(type: str, x: Any, **settings: Any) -> Any:
-    numbers = all(isinstance(one, Real) and x.trace.is_exact(one) for one in settings.values())
-    return x.trace.add(type, [x], **settings) if numbers else None
+    if not isinstance(x, Symbol) or not all(_is_exact(x, one) for one in settings.values()):
+        return None
+    return x.trace.add(type, [x], **settings)
+
+
+def _is_exact(x, number):
+    return isinstance(number, float) and x.trace.is_exact(number) or _is_whole(number) and abs(number) < 2**24
+
+
+def _is_whole(number):
+    return isinstance(number, int) and not isinstance(number, bool)
 
 
 def _gelu(x, approximate="none"):
-    known = {"none": {}, "tanh": {"approximate": "TANH"}}.get(approximate)
-    return None if known is None else x.trace.add("GELU", [x], **known)
+    if not isinstance(x, Symbol) or approximate not in ("none", "tanh"):
+        return None
+    return x.trace.add("GELU", [x], **{} if approximate == "none" else {"approximate": "TANH"})
+
+
+def _softmax(x, axis=1):
+    fits = isinstance(x, Symbol) and _is_whole(axis) and -x.ndim <= axis < x.ndim
+    return x.trace.add("Softmax", [x], axis=axis) if fits else None
 
 
 def _joined(xs, axis):
-    return xs[0].trace.add("Concat", list(xs), axis=axis) if all(isinstance(x, Symbol) for x in xs) else None
+    alike = isinstance(xs, tuple | list) and xs and all(isinstance(x, Symbol) and x.ndim for x in xs)
+    return xs[0].trace.add("Concat", list(xs), axis=axis) if alike and _is_whole(axis) else None
 
 
 def _clamp(x, min=None, max=None):
     return None if min is None or max is None else _layer("Clip", x, min=min, max=max)
 
 
-def _reduced(method):
-    return lambda x, axis=None, keepdims=False: None if keepdims else getattr(x, method)(axis)
+def _reshape(x, shape):
+    fits = isinstance(x, Symbol) and isinstance(shape, tuple | list) and all(map(_is_whole, shape))
+    return x.reshape(tuple(shape)) if fits and x.ndim and all(one > 0 or one == -1 for one in shape) else None
+
+
+def _permute(x, order):
+    if not isinstance(x, Symbol) or not isinstance(order, tuple | list) or not all(map(_is_whole, order)):
+        return None
+    fits = order and sorted(order) == list(range(x.ndim))
+    return x.trace.add("Permute", [x], order=list(order)) if fits else None
 
 
 def _exchanged(x, axes=()):
-    order = list(range(x.ndim))
-    if not axes:
-        return x.permute(order[::-1])
-    if len(axes) != 2 or not all(isinstance(axis, int) and -x.ndim <= axis < x.ndim for axis in axes):
+    if not isinstance(x, Symbol) or len(axes) not in (0, 2) or not all(map(_is_whole, axes)):
         return None
-    order[axes[0]], order[axes[1]] = order[axes[1]], order[axes[0]]
-    return x.permute(order)
+    if not axes:
+        return _permute(x, list(range(x.ndim))[::-1])
+    if not all(-x.ndim <= axis < x.ndim for axis in axes):
+        return None
+    order, (first, second) = list(range(x.ndim)), axes
+    order[first], order[second] = order[second], order[first]
+    return _permute(x, order)
+
+
+def _flatten(x, axis=1, end_axis=-1):
+    if not isinstance(x, Symbol) or not (_is_whole(axis) and _is_whole(end_axis)):
+        return None
+    exist = x.ndim and all(-x.ndim <= one < x.ndim for one in (axis, end_axis))
+    if not exist or axis % x.ndim > end_axis % x.ndim:
+        return None
+    return x.trace.add("Flatten", [x], axis=axis, end_axis=end_axis)
+
+
+def _reduced(operation):
+    def reduce(x, axis=None, keepdims=False):
+        if not isinstance(x, Symbol) or not x.ndim or keepdims is not False:
+            return None
+        axes = range(x.ndim) if axis is None else [axis] if _is_whole(axis) else axis
+        if not isinstance(axes, range | tuple | list) or not axes or not all(map(_is_whole, axes)):
+            return None
+        gone = {one % x.ndim for one in axes if -x.ndim <= one < x.ndim}
+        if len(gone) < len(axes):
+            return None
+        order = [one for one in range(x.ndim) if one not in gone] + sorted(gone)
+        last = x if order == list(range(x.ndim)) else x.trace.add("Permute", [x], order=order)
+        return x.trace.add("Reduction", [last], operation=operation, axis=x.ndim - len(gone))
+    return reduce
 
 
 def _largest(a, b=None):
-    xs = list(a) if b is None else [a, b]
+    xs = list(a) if b is None and isinstance(a, tuple | list) else []
     alike = all(isinstance(x, Symbol) for x in xs) and len({x.shape for x in xs}) == 1
     return xs[0].trace.add("Eltwise", xs, operation="MAX") if alike and len(xs) > 1 else None
+
+
+def _of_two(operator):
+    def compute(a, b):
+        fits = all(isinstance(one, Symbol) or _is_number(one) for one in (a, b))
+        return operator(a, b) if fits else None
+    return compute
+
+
+def _is_number(value):
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < 1e38
 
 
 _LAYERS: dict[str, Callable[..., Any]] = {
@@ -106,14 +212,11 @@ _LAYERS: dict[str, Callable[..., Any]] = {
     "sigmoid": lambda x: _layer("Sigmoid", x), "tanh": lambda x: _layer("TanH", x), "gelu": _gelu,
     "elu": lambda x, alpha=1.0: _layer("ELU", x, alpha=alpha), "bnll": lambda x: _layer("BNLL", x),
     "swish": lambda x, beta=1.0: _layer("Swish", x, beta=beta), "absval": lambda x: _layer("AbsVal", x),
-    "softmax": lambda x, axis=1: x.trace.add("Softmax", [x], axis=axis),
-    "clamp": _clamp, "clip": lambda x, low=None, high=None: _clamp(x, low, high),
+    "softmax": _softmax, "clamp": _clamp, "clip": lambda x, low=None, high=None: _clamp(x, low, high),
     "concat": lambda xs, axis=1: _joined(xs, axis), "cat": lambda xs, axis=0: _joined(xs, axis),
-    "flatten": lambda x, axis=1, end_axis=-1: x.flatten(axis, end_axis),
-    "reshape": lambda x, shape: x.reshape(shape),
-    "permute": lambda x, order: x.permute(order), "transpose": _exchanged,
-    "sum": _reduced("sum"), "mean": _reduced("mean"), "maximum": _largest,
-    "add": lambda a, b: a + b, "subtract": lambda a, b: a - b, "multiply": lambda a, b: a * b,
-    "divide": lambda a, b: a / b, "negative": lambda x: -x,
-    "pow": lambda a, b: a ** b if isinstance(b, Real) else None,
+    "flatten": _flatten, "reshape": _reshape, "permute": _permute, "transpose": _exchanged,
+    "sum": _reduced("SUM"), "mean": _reduced("MEAN"), "maximum": _largest,
+    "add": _of_two(lambda a, b: a + b), "subtract": _of_two(lambda a, b: a - b),
+    "multiply": _of_two(lambda a, b: a * b), "negative": lambda x: -x if isinstance(x, Symbol) else None,
+    "pow": lambda a, b: a ** b if isinstance(a, Symbol) and _is_number(b) else None,
 }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from minidrop import functions
 from minidrop.autograd import Tensor
 from minidrop.errors import ConfigError
+from minidrop.functions.described import described
 
 if TYPE_CHECKING:
     from minidrop.nn.trace import Trace
@@ -25,6 +26,13 @@ class _NoAttribute(TraceError, AttributeError):
 
 REMEDY = ("a traced forward only describes the net, so it has no values yet: use a layer or an operator, "
           "nn.Lambda(function)(x), or a Module with `traced = False`, whose forward runs on Tensors")
+
+
+# Methods of a Tensor that Symbols have, and of them those with the arguments of the function of that name.
+ALIKE = ("cumsum", "exp", "log", "log_softmax", "logsumexp", "mean", "norm", "relu", "sigmoid", "softmax",
+         "sqrt", "square", "sum", "tanh")
+METHODS = {name for name in functions.__all__ if hasattr(Tensor, name)} | {
+    "argmin", "view", "add", "sub", "mul", "div", "neg", "mm", "bmm", "any", "all"}
 
 
 def frozen(what: str, value: Any) -> TraceError:
@@ -64,7 +72,7 @@ class Symbol:
     def __add__(self, other):
         if isinstance(other, Real):
             return self._power(shift=float(other))
-        return self._with(other, "Bias", lambda a, b: a.trace.add("Eltwise", [a, b]))
+        return self._with(other, "Bias", functions.add, lambda a, b: a.trace.add("Eltwise", [a, b]))
 
     def __sub__(self, other):
         if isinstance(other, Real):
@@ -82,7 +90,8 @@ class Symbol:
     def __mul__(self, other):
         if isinstance(other, Real):
             return self._power(scale=float(other))
-        return self._with(other, "Scale", lambda a, b: a.trace.add("Eltwise", [a, b], operation="PROD"))
+        return self._with(other, "Scale", functions.multiply,
+                          lambda a, b: a.trace.add("Eltwise", [a, b], operation="PROD"))
 
     def __truediv__(self, other):
         if isinstance(other, Real):
@@ -98,11 +107,10 @@ class Symbol:
         return self._power(power=float(other))
 
     def __matmul__(self, other):
-        if isinstance(other, Symbol):
-            return functions.matmul(self, other)
-        self._refuse("@: products with weights are nn.Linear (`tie` shares another layer's)")
+        return functions.matmul(self, other)
 
-    __rmatmul__ = __matmul__
+    def __rmatmul__(self, other):
+        return functions.matmul(other, self)
 
     def __neg__(self):
         return self._power(scale=-1.0)
@@ -118,16 +126,18 @@ class Symbol:
             return self.trace.add("Power", [self], **settings)
         return self.trace.add_function(partial(functions.power, **settings), [self])
 
-    def _with(self, other, kind, same):
-        """Return same(a, b) for operands of one shape, else a layer `kind` that gives the smaller axes."""
+    def _with(self, other, kind, function, same):
+        """Return same(a, b) for operands of one shape, else a layer `kind` that gives the smaller axes.
+
+        Where they broadcast in another way, function(a, b) as a Lambda.
+        """
         a, b = self, self._operand(other)
         if a.shape == b.shape:
             return same(a, b)
         if b.ndim > a.ndim:
             a, b = b, a
         if b.ndim and a.shape[a.ndim - b.ndim:] != b.shape:
-            raise TraceError(f"{a!r} and {b!r}: one shape must be the end of the other; reshape one of them, "
-                             f"or use nn.Lambda")
+            return self.trace.add_function(function, [self, self._operand(other)], kind=function.__name__)
         return self.trace.add(kind, [a, b], axis=a.ndim - b.ndim)
 
     def _operand(self, other):
@@ -147,41 +157,28 @@ class Symbol:
             raise TraceError(f"reshape: expected lengths of 1 or more and at most one -1, got {shape}")
         return self.trace.add("Reshape", [self], shape={"dim": list(shape)})
 
-    def flatten(self, axis: int = 1, end_axis: int = -1) -> Symbol:
-        """Return the axes `axis` .. `end_axis` as one."""
-        return self.trace.add("Flatten", [self], axis=axis, end_axis=end_axis)
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Symbol:
+        """Return the axes `start_dim` .. `end_dim` as one."""
+        if not self.ndim:
+            return self.reshape(1)
+        return functions.flatten(self, start_dim, end_dim)      # type: ignore[arg-type, return-value]
 
     def permute(self, *order: Any) -> Symbol:
         """Return the axes in another order: axis order[i] becomes axis i."""
         order = tuple(order[0]) if len(order) == 1 and isinstance(order[0], tuple | list) else order
-        return self.trace.add("Permute", [self], order=[axis % self.ndim if self.ndim else axis
-                                                        for axis in order])
+        order = tuple(axis + self.ndim if isinstance(axis, int) and axis < 0 else axis for axis in order)
+        return functions.permute(self, order)       # type: ignore[arg-type, return-value]
 
     def transpose(self, *order: Any) -> Symbol:
-        """Return the axes in another order, reversed unless one is given, as NumPy does."""
+        """Return two axes exchanged, or the axes in another order, reversed unless one is given."""
+        if len(order) == 2:
+            return functions.transpose(self, *order)        # type: ignore[return-value]
         return self.permute(*(order or range(self.ndim)[::-1]))
 
     @property
     def T(self) -> Symbol:
         """The axes in reverse order."""
         return self.transpose()
-
-    def sum(self, axis: Any = None) -> Symbol:
-        """Return the sum over one axis, several, or all."""
-        return self._reduced("SUM", axis)
-
-    def mean(self, axis: Any = None) -> Symbol:
-        """Return the mean over one axis, several, or all."""
-        return self._reduced("MEAN", axis)
-
-    def _reduced(self, operation, axis):
-        axes = range(self.ndim) if axis is None else [axis] if isinstance(axis, int) else axis
-        if any(not -self.ndim <= one < self.ndim for one in axes):
-            raise TraceError(f"axis {axis} does not exist: {self!r} has {self.ndim} axes")
-        gone = {one % self.ndim for one in axes}
-        order = [one for one in range(self.ndim) if one not in gone] + sorted(gone)
-        last = self if order == list(range(self.ndim)) else self.permute(order)
-        return self.trace.add("Reduction", [last], operation=operation, axis=self.ndim - len(gone))
 
     def __getitem__(self, key):
         parts = list(key) if isinstance(key, tuple) else [key]
@@ -257,6 +254,7 @@ class Symbol:
         self._refuse("an assignment to entries")
 
     def __getattr__(self, name):
-        if name in functions.__all__ and hasattr(Tensor, name):
-            return partial(getattr(functions, name), self)
+        if name in METHODS:
+            own = getattr(functions, name, None) if name in ALIKE else getattr(Tensor, name)
+            return partial(described(own), self)
         raise _NoAttribute(f"{name!r}, of {self!r}: {REMEDY}")

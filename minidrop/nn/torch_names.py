@@ -7,7 +7,7 @@ HINTS = {
     **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm", "BatchNormalization"),
                     "nn.BatchNorm(channels)"),
     **dict.fromkeys(("Dropout1d", "Dropout2d", "Dropout3d", "SpatialDropout2D"),
-                    "nn.ApproxDropout(0.5) behind channels of images, or nn.Dropout(0.5, axes=[2, 3])"),
+                    "nn.ApproxDropout(0.5) behind images, or nn.Dropout with the axes of the places"),
     **dict.fromkeys(("AdaptiveAvgPool2d", "AdaptiveAvgPool1d", "GlobalAveragePooling2D"), _MEAN),
     "AdaptiveMaxPool2d": "x.max(axis=(2, 3)) in forward, or nn.MaxPool2d",
     "LeakyReLU": "nn.ReLU(negative_slope=0.01)", "ReLU6": "F.clip(x, 0, 6) in forward",

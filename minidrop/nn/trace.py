@@ -84,7 +84,10 @@ class Trace:
         self._names: dict[str, Layer] = {}              # {name: the module whose name it is}
         self._uses: dict[int, list] = {}                # {id(Parameter): [(message, place, shared name)]}
         self._scopes: list[Module] = []
-        self._inside = {id(module) for one in (root, *besides) for module in one.modules()}
+        modules = [module for one in (root, *besides) for module in one.modules()]
+        self._inside = {id(module) for module in modules}
+        # What is no module takes none of these names: or those in files would change with a function.
+        self._reserved = {module.layer_name for module in modules if hasattr(module, "layer_name")}
 
     # -- modules ---------------------------------------------------------------------------------------------
     @contextmanager
@@ -164,7 +167,7 @@ class Trace:
     def _name_of(self, module, inside):
         """Return a free name for the layer of a module; inside: of the module that is traced."""
         if not inside and not module.has_own_name:
-            return self._free(self._scoped(type(module).__name__.lower()))
+            return self._free(self._scoped(type(module).__name__.lower()), self._reserved)
         name = module.layer_name
         first = self._names.setdefault(name, module)
         if first is not module and (module.has_own_name or first.has_own_name):
@@ -176,7 +179,8 @@ class Trace:
     def add(self, type: str, bottoms: Sequence[Symbol], tops: int = 1, name: str = "",
             **settings: Any) -> Any:
         """Add a layer without parameters, called `name` or like its type; returns its top, or a tuple."""
-        return self._added(type, self._free(self._scoped(name or type.lower())), bottoms, tops, settings)[0]
+        name = self._free(self._scoped(name or type.lower()), self._reserved)
+        return self._added(type, name, bottoms, tops, settings)[0]
 
     def add_function(self, function: Callable, bottoms: Sequence[Symbol], name: str = "",
                      kind: str = "lambda") -> Any:
@@ -184,7 +188,7 @@ class Trace:
 
         Returns its top, or a tuple of them.
         """
-        name = self._free(name or self._scoped(kind))
+        name = self._free(name) if name else self._free(self._scoped(kind), self._reserved)
         context, shapes = self.context, [self.checked(bottom).shape for bottom in bottoms]
         with _entered(None, measuring=True):
             tops = shapes_of(function, shapes, context.backend, context.dtype)
@@ -237,9 +241,9 @@ class Trace:
         path = self._scopes[-1].layer_path if self._scopes else ""
         return f"{path}.{name}" if path else name
 
-    def _free(self, name):
-        """Return a name that no layer has, and take it."""
-        free = _free(name, self._layers)
+    def _free(self, name, besides=frozenset()):
+        """Return a name that no layer has, nor is one of others, and take it."""
+        free = _free(name, self._layers | besides)
         self._layers.add(free)
         return free
 

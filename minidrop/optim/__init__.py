@@ -25,7 +25,7 @@ __all__ = ["EMA", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "LearningRates"
 
 
 def __getattr__(name: str) -> NoReturn:
-    hints = {"lr_scheduler": "md.optim.schedulers", "NAdam": "md.optim.Adam", "RMSprop": "md.optim.RMSProp",
+    hints = {"lr_scheduler": "md.optim.schedulers", "RMSprop": "md.optim.RMSProp",
              "Adagrad": "md.optim.AdaGrad", "Adadelta": "md.optim.AdaDelta",
              "swa_utils": "md.optim.EMA", "LBFGS": "md.optim.SGD with momentum"}
     raise no_attribute(__name__, name, __all__, hints)

@@ -6,6 +6,7 @@ from cases import in_turn
 
 import minidrop as md
 from minidrop import nn
+from minidrop.backend.window import Window
 
 F = md.functions
 X = np.random.default_rng(1).uniform(-2, 2, (3, 4, 5))
@@ -39,7 +40,7 @@ CALLS = {
     "sum": (lambda x, y: F.sum(x, (0, 2)), ["Permute", "Reduction"]),
     "mean": (lambda x, y: F.mean(x), ["Reduction"]),
     "mean that keeps": (lambda x, y: F.mean(x, 1, keepdims=True), ["Lambda"]),
-    "maximum": (lambda x, y: F.maximum(x, y), ["Eltwise"]),
+    "maximum": (lambda x, y: F.maximum(x, y), ["Lambda"]),       # the gradient of ties is another
     "maximum of a list": (lambda x, y: F.maximum([x, y]), ["Eltwise"]),
     "maximum with a number": (lambda x, y: F.maximum(x, 0.25), ["Lambda"]),
     "minimum": (lambda x, y: F.minimum(x, y), ["Lambda"]),
@@ -119,6 +120,102 @@ def test_a_weight_may_be_an_argument():
     y.sum().backward()
     [weight] = net.parameters()
     np.testing.assert_allclose(weight.grad, np.repeat(X.sum((0, 1))[None], 2, 0), rtol=1e-5)
+
+
+SHAPES = ((3, 4, 5), (3, 4), (4,), ())
+SAME = [
+    lambda x, y: F.concat(x),
+    lambda x, y: F.cat(x),
+    lambda x, y: x.flatten(),
+    lambda x, y: x.flatten(start_dim=1),
+    lambda x, y: F.flatten(x, 2, 1),
+    lambda x, y: x.transpose(0, 1),
+    lambda x, y: x.transpose(1, 2),
+    lambda x, y: x.argmax(1),
+    lambda x, y: x.argmax(dim=1),
+    lambda x, y: x.argmax(),
+    lambda x, y: x.clip(min=0.0),
+    lambda x, y: F.maximum(x, x),
+    lambda x, y: F.softmax(x, axis=0, dim=1),
+    lambda x, y: F.mean(x, axis=0, dim=1),
+    lambda x, y: F.sum(x, (1, 1)),
+    lambda x, y: F.permute(x, [-1, 0]),
+    lambda x, y: F.reshape(x, -1),
+    lambda x, y: F.divide(x, y),
+    lambda x, y: F.divide(x, 1e-20),
+    lambda x, y: F.add(x, F.mean(x, 1, keepdims=True)),
+    lambda x, y: x / x.norm(axis=1, keepdims=True),
+    lambda x, y: x - F.max(x, axis=-1, keepdims=True),
+    lambda x, y: x.mean(1, keepdims=True),
+    lambda x, y: x.mean(dim=1),
+    lambda x, y: x.sum(1, True),
+    lambda x, y: F.maximum(x, np.float32(0.5)),
+    lambda x, y: F.transpose(x, np.int64(0), np.int64(1)),
+    lambda x, y: F.sum(x, np.int64(1)),
+    lambda x, y: F.mean(F.sum(x)),
+    lambda x, y: F.sum(x, ()),
+    lambda x, y: F.to(x, np.float64).sum(),
+    lambda x, y: F.relu([x]),
+    lambda x, y: F.sum([x, y]),
+    lambda x, y: F.sum(x, 1.5),
+    lambda x, y: F.add(x, 10**400),
+    lambda x, y: F.add(x, "x"),
+    lambda x, y: F.multiply(x, None),
+    lambda x, y: x @ x.transpose(0, 1),
+    lambda x, y: x.sub(y).mul(2).neg(),
+    lambda x, y: x.argmin(0),
+    lambda x, y: x.view(-1, 2),
+    lambda x, y: F.weighted_sum([x, y], [2, -1]),
+    lambda x, y: F.max_pooling(x[None], Window((2, 2), (1, 1))),
+    lambda x, y: F.norm(x, 1),
+    lambda x, y: x.std(),
+    lambda x, y: F.clip(x, 2, 1),
+    lambda x, y: F.elu(x, alpha="a"),
+    lambda x, y: F.softmax(x, 7),
+]
+
+
+@in_turn("shape", SHAPES)
+@in_turn("case", list(range(len(SAME))))
+def test_what_tensors_give_or_refuse_symbols_do(case, shape):
+    x = np.random.default_rng(3).uniform(-2, 2, shape).astype("f")
+    outcomes = []
+    for function in (Of(SAME[case]).to("cpu"), SAME[case]):
+        try:
+            outcomes.append(np.asarray(function(md.tensor(x), md.tensor(x * 0.5)).numpy(), "f"))
+        except (md.MinidropError, TypeError, IndexError) as error:
+            assert str(error)
+            outcomes.append(None)
+    assert (outcomes[0] is None) == (outcomes[1] is None), outcomes
+    if outcomes[0] is not None:
+        np.testing.assert_allclose(*outcomes, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_alone_are_arguments():
+    class Net(nn.Module):
+        def __init__(self):
+            self.a, self.b = (nn.Weight(2, 3, filler={"type": "gaussian", "std": 1}) for _ in range(2))
+
+        def forward(self, x):
+            return x @ F.relu(F.transpose(self.a)) + F.stack([self.b, self.a]).sum()
+
+    net = Net().to("cpu")
+    x = np.float32([[1, 2, 3], [4, 5, 6]])
+    a, b = (one.data for one in net.parameters())
+    np.testing.assert_allclose(net(x).numpy(), x @ np.maximum(a.T, 0) + a.sum() + b.sum(), rtol=1e-5)
+
+
+def test_names_of_modules_stay_when_a_function_of_that_name_is_called():
+    class Net(nn.Module):
+        def __init__(self):
+            self.relu = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.relu(F.relu(x))
+
+    names = [layer.name for layer in Net().to("cpu").net_for(np.zeros((2, 3), "f")).config.message.layer]
+    assert "relu" in names and "relu_2" in names
+    assert names.index("relu_2") < names.index("relu")
 
 
 def test_wrong_arguments_are_said_as_with_tensors():

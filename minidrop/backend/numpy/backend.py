@@ -247,8 +247,8 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Probabilities,
         return y
 
     def add(self, a: np.ndarray, b: np.ndarray, activation: str = "none") -> np.ndarray:
-        if not (a.dtype == b.dtype and a.dtype.char in "fd" and activation in ("none", "relu")
-                and a.flags.c_contiguous and b.flags.c_contiguous):
+        if not (a.dtype == b.dtype and a.dtype.char in "fd" and a.dtype.isnative and a.flags.c_contiguous
+                and b.flags.c_contiguous and activation in ("none", "relu")):
             return super().add(a, b, activation)
         from minidrop.kernels import cpu
         y = self.empty(a.shape, a.dtype)
