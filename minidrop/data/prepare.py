@@ -143,12 +143,14 @@ def _has_texts(target, text_set):
 
 def _write_texts(name, target, source, mirrors, raw):
     """Write the files of a text set, unpacked, to the folder `target`; DataError where one cannot be had."""
-    text_set = TEXT_SETS[name]
+    text_set, texts = TEXT_SETS[name], {}
     for file_name, file in text_set.files.items():
         text = _at_hand(name, text_set, file.raw, lambda path, file=file: _text_of(path, file.sha256), source,
                         raw)
         if text is None:
             text = _text_of(download(file.raw, file.md5, mirrors or text_set.mirrors, raw), file.sha256)
+        texts[file_name] = text
+    for file_name, text in texts.items():       # once all are there: a part of the set is none
         _write_file(target / file_name, lambda file, text=text: write_all(file, text))
         log.info('%s: %d bytes -> %s, source "%s/%s"', name, len(text), target / file_name, name, file_name)
 

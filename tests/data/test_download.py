@@ -259,6 +259,18 @@ def test_texts_from_files_at_hand(tmp_path, name, sizes, way):
     assert damaged.stat().st_size == sizes[min(sizes)]
 
 
+def test_of_a_set_with_one_bad_text_nothing_is_made(tmp_path):
+    real = Path(os.environ.get("MINIDROP_DATA", "")) / "ptb"
+    if "MINIDROP_DATA" not in os.environ or not real.is_dir():
+        pytest.skip("$MINIDROP_DATA/ptb is absent")
+    folder, cache = tmp_path / "from", tmp_path / "cache"
+    folder.mkdir()
+    for path in real.glob("*.xz"):
+        (folder / path.name).write_bytes(b"junk" if "valid" in path.name else path.read_bytes())
+    fails_with_one_line(run_data("ptb", "--from", folder, cache=cache), "ptb.valid.txt.xz: expected a text")
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
+
+
 @pytest.mark.parametrize("pack, end", [(bytes, ""), (lzma.compress, ".xz"), (gzip.compress, ".gz")])
 def test_texts_of_another_content(tmp_path, server, pack, end):
     folder = tmp_path / "data" / "tinyshakespeare"
