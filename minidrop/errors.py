@@ -15,8 +15,10 @@ MOST_MISTAKES = 100         # of one description that are put into words
 _MOST_COMPARED = 200        # names, and characters of one, that a search for the nearest looks at closely
 
 
-# Characters with which a terminal moves the cursor, rings, colours, or changes the writing direction.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# Characters with which a terminal moves the cursor, rings, colours, or changes the writing direction, and
+# what Python makes of bytes that are no UTF-8.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+                      "\ud800-\udfff]")
 
 
 def visible(text: str) -> str:
@@ -182,7 +184,10 @@ def nearest(name: str, known: Any, count: int = 3) -> str:
 
     Of very many names those that begin and end most like it are compared; no very long one is.
     """
-    wanted = str(name).lower()
+    try:
+        wanted = str(name).lower()
+    except Exception:       # of a value that has no text
+        return ""
     folded = {text.lower(): text for text in map(str, known) if len(text) <= _MOST_COMPARED}
     candidates = list(folded)
     if len(wanted) > _MOST_COMPARED:

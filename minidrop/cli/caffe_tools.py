@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 
 from minidrop.cli.console import echo
-from minidrop.cli.options import Command
+from minidrop.cli.options import Command, seed_type
 
 _TRUE, _FALSE = {"true", "t", "1", "yes", "y"}, {"false", "f", "0", "no", "n"}
 
@@ -38,8 +38,8 @@ def backend_option(default: str) -> Callable:
                         default=default, show_default=True, help="Kind of the database.")
 
 
-seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
-                           help="What is random follows from it.")
+seed_option = click.option("--seed", type=seed_type, default=0, show_default=True,
+                           help="Seed of the random numbers.")
 
 
 def processed(count: int) -> None:

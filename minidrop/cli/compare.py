@@ -12,6 +12,7 @@ from minidrop.cli.console import STREAMS, echo
 from minidrop.cli.leaving import leave
 from minidrop.cli.options import (
     Command,
+    Count,
     chosen_device,
     device_options,
     ignore_unknown_option,
@@ -26,6 +27,7 @@ from minidrop.errors import visible_name
 from minidrop.solver import Solver
 from minidrop.solver.signals import StopSignals
 
+_MOST_SEEDS = 1000
 _QUIET = ("test_interval=0", "display=0", "snapshot=0")
 
 
@@ -41,11 +43,12 @@ def _kinds(_context, _option, value):
 @click.argument("solver_file", metavar="SOLVER")
 @click.option("--dropout", "kinds", default="conventional,approx", show_default=True, callback=_kinds,
               metavar="A,B,...", help="Kinds to compare: none, conventional, approx, approx:FAMILY.")
-@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True,
+@click.option("--seeds", type=Count(most=_MOST_SEEDS), default=1, show_default=True,
               help="Train with this many seeds, from the solver's random_seed on.")
-@click.option("--iterations", type=click.IntRange(1), metavar="N",
+@click.option("--iterations", type=Count(),
               help="Iterations to train.  [default: the solver's max_iter]")
-@click.option("--block", type=click.IntRange(1), default=25, show_default=True, help="Iterations a turn.")
+@click.option("--block", type=Count(), default=25, show_default=True,
+              help="Iterations of one kind before the next has its turn.")
 @click.option("--metric", metavar="OUTPUT", help="Only this output of the test net.  [default: all numbers]")
 @click.option("--out", metavar="DIR",
               help="Keep what is done in this folder: the same command goes on there.")

@@ -6,6 +6,7 @@ import click
 
 from minidrop.cli.caffe_tools import Tool, backend_option, processed, seed_option
 from minidrop.cli.console import echo
+from minidrop.cli.options import Count
 from minidrop.data.convert import image_datums, store
 from minidrop.data.database_writer import check_new_database
 from minidrop.data.image_list import ImageList, ImageRecords
@@ -19,8 +20,8 @@ from minidrop.data.images import ENCODINGS
 @click.option("--gray", is_flag=True, help="Store one channel of gray.")
 @click.option("--shuffle", is_flag=True, help="Shuffle the images.")
 @backend_option("lmdb")
-@click.option("--resize-width", type=click.IntRange(0), default=0, help="Width that images are scaled to.")
-@click.option("--resize-height", type=click.IntRange(0), default=0, help="Height that images are scaled to.")
+@click.option("--resize-width", type=Count(0), default=0, help="Width that images are scaled to.")
+@click.option("--resize-height", type=Count(0), default=0, help="Height that images are scaled to.")
 @click.option("--check-size", is_flag=True, help="Fail if images have different sizes.")
 @click.option("--encoded", is_flag=True, help="Store images in a format such as JPEG, not as pixels.")
 @click.option("--encode-type", default=None, metavar="|".join(ENCODINGS),

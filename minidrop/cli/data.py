@@ -39,7 +39,7 @@ def data(name: str, folder: Path | None, source: Path | None, mirrors: tuple[str
     The texts may be compressed with xz or gzip in --from and $MINIDROP_DATA. ptb is made of a text of the
     Linguistic Data Consortium and is for research only.
 
-    cifar10 there is cifar-10-binary.tar.gz; or the files data_batch_1.bin ... test_batch.bin, be it in
+    Raw files of cifar10 are cifar-10-binary.tar.gz; or data_batch_1.bin ... test_batch.bin, be it in
     cifar-10-batches-bin; or jpeg-train-0.npz, jpeg-train-1.npz and jpeg-test.npz, JPEG copies, whose pixels
     are not the set's own. The Python version of the set is a pickle, which is never read.
     """

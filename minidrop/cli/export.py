@@ -18,6 +18,7 @@ from minidrop.cli.options import (
     trained_net,
     weights_option,
 )
+from minidrop.config.check import is_character
 from minidrop.errors import visible_name
 
 
@@ -44,7 +45,7 @@ def _length(length):
 @ema_option
 @click.option("--onnx", "out", required=True, metavar="FILE.onnx", help="Where the net goes.")
 @click.option("--batch", default="N", show_default=True, metavar="NAME",
-              help="What the size of a batch is called, which may be any.")
+              help="The name of the batch axis in the file; its size is left open.")
 @click.option("--fixed-batch", is_flag=True, help="Batches have the size that the network file gives them.")
 @click.option("--shape", "shapes", multiple=True, callback=_shapes, metavar="1,28,28",
               help="The shape of a record, where its data is not there to tell; or INPUT=50,64, the whole "
@@ -65,6 +66,8 @@ def export(model: str, weights: Any, skip_mismatched: bool, ema: bool, out: str,
     """
     config, options = trained_net(model, weights, overrides, dropout, level, stages, ignore_unknown, "cpu",
                                   None, "float32", None)
+    if not all(map(is_character, batch)):
+        raise click.UsageError(f"--batch {batch}: expected a name of text")
     done = export_onnx(config, out, list(weights), opset, None if fixed_batch else batch, shapes, outputs,
                        options["level"], options["stages"], skip_mismatched, ema)
     for what, blobs in (("input", done.inputs), ("output", done.outputs)):

@@ -6,7 +6,7 @@ import click
 
 from minidrop.apps.features import KINDS, check_features, extract_features
 from minidrop.cli.console import echo
-from minidrop.cli.options import Command, ema_option, ignore_unknown_option, python_option, skip_option
+from minidrop.cli.options import Command, Count, ema_option, ignore_unknown_option, python_option, skip_option
 from minidrop.config import load_net
 from minidrop.errors import visible_name
 from minidrop.net import Net
@@ -27,7 +27,7 @@ def _device(mode, device_id):
 @click.argument("model")
 @click.argument("blobs")
 @click.argument("databases")
-@click.argument("batches", type=click.IntRange(1))
+@click.argument("batches", type=Count())
 @click.argument("db_type", type=click.Choice(KINDS, case_sensitive=False))
 @click.argument("mode", default="CPU", metavar="[CPU|GPU]")
 @click.argument("device_id", default="DEVICE_ID=0", metavar="[DEVICE_ID=0]")

@@ -9,6 +9,7 @@ import numpy as np
 from minidrop.cli.console import echo
 from minidrop.cli.options import (
     Command,
+    Count,
     chosen_device,
     device_options,
     ema_option,
@@ -25,14 +26,15 @@ from minidrop.optim.learning_rates import LEAST_ITERATIONS, find_learning_rate
 from minidrop.solver import Solver
 
 _ROWS = 12
+_MOST_ITERATIONS = 10**6
 
 
 @click.command("find_lr", cls=Command)
 @click.option("--solver", required=True, metavar="FILE", help="The solver file.")
 @click.option("--lowest", type=float, default=1e-6, show_default=True, help="The first learning rate.")
 @click.option("--highest", type=float, default=1.0, show_default=True, help="The last one.")
-@click.option("--iterations", type=click.IntRange(LEAST_ITERATIONS), default=100, show_default=True,
-              help="How many rates to try, in equal ratios.")
+@click.option("--iterations", type=Count(LEAST_ITERATIONS, _MOST_ITERATIONS), default=100, show_default=True,
+              help="Number of rates to try; each is the same factor above the one before.")
 @click.option("--plot", metavar="FILE.png|svg|pdf", help="Draw the losses over the rates as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print all numbers, as JSON.")
 @net_options

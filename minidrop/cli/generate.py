@@ -9,10 +9,12 @@ from minidrop.apps.generation import TextModel
 from minidrop.cli.console import echo
 from minidrop.cli.options import (
     Command,
+    Count,
     device_options,
     ema_option,
     ignore_unknown_option,
     net_options,
+    seed_type,
     skip_option,
     trained_net,
     weights_option,
@@ -26,13 +28,13 @@ from minidrop.cli.options import (
 @skip_option
 @ema_option
 @click.option("--prompt", default="", metavar="TEXT", help="What the text begins with.")
-@click.option("--length", type=click.IntRange(1), default=200, show_default=True,
+@click.option("--length", type=Count(), default=200, show_default=True,
               help="Number of tokens to write: words, characters or pieces of words.")
 @click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True,
               help="Scores are divided by it: below 1 the likely becomes likelier, 0 always takes the most "
               "likely token.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
-              help="What is drawn follows from it.")
+@click.option("--seed", type=seed_type, default=0, show_default=True,
+              help="Seed of the random numbers that draw the text.")
 @net_options
 @ignore_unknown_option
 @device_options

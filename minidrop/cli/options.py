@@ -13,6 +13,8 @@ from minidrop.config import NetConfig, load_net
 from minidrop.layers import allow_python
 from minidrop.net.conversion import prepare_nets
 
+MOST, MOST_SEED = 2**31 - 1, 2**63 - 1      # of numbers of a file
+
 
 class Command(click.Command):
     """A command whose options refuse empty text, which a shell inserts for an unset variable."""
@@ -40,6 +42,27 @@ def _all(*options):
 
 def _comma_separated(_context, _option, values):
     return [part for value in values for part in value.split(",") if part or not value]
+
+
+class Count(click.IntRange):
+    """How many of something: a whole number from `least` to `most`, by default the most that a file can hold.
+
+    Without an end a mistyped number would run for years.
+    """
+
+    name = "n"
+
+    def __init__(self, least: int = 1, most: int = MOST):
+        super().__init__(least, most)
+
+    def _describe_range(self):
+        """Return what --help shows of the range: no ends that are those of numbers of a file."""
+        if self.max not in (MOST, MOST_SEED):
+            return super()._describe_range()
+        return f"x>={self.min}" if self.min > -MOST else ""
+
+
+seed_type = Count(0, MOST_SEED)
 
 
 def numbers(count: int | None = None, least: int = 1) -> Callable:
@@ -73,7 +96,7 @@ set_option = click.option(
     help="Change a field: base_lr=0.05, layer.drop1.approx_dropout_param.dropout_ratio=0.3. Repeatable.")
 
 state_options = _all(
-    click.option("--level", type=int, help="The net's level, for include and exclude rules."),
+    click.option("--level", type=Count(-MOST - 1), help="The net's level, for include and exclude rules."),
     click.option("--stage", "stages", multiple=True, callback=_comma_separated, metavar="NAME",
                  help="A stage, for include and exclude rules. Repeatable, or separated by commas."))
 
@@ -126,7 +149,7 @@ def chosen_device(device: str, gpu: str | None) -> str:
     if "," in gpu:
         raise click.UsageError(f"-gpu {gpu}: training uses one GPU; name one of them, as in -gpu "
                                f"{gpu.split(',')[0]}")
-    if not gpu.isdecimal():
+    if not gpu.isdecimal() or len(gpu) > 3:
         raise click.UsageError(f"-gpu {gpu}: expected the number of a GPU, or all")
     return f"cuda:{int(gpu)}"
 

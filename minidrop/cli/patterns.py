@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from minidrop.cli.console import echo
-from minidrop.cli.options import Command
+from minidrop.cli.options import Command, Count, seed_type
 from minidrop.cli.plots import check_picture, draw_png, text_plots
 from minidrop.cli.values import print_json
 from minidrop.patterns import PatternSettings, get_family, known_families
@@ -14,25 +14,28 @@ from minidrop.patterns.base import GROUPINGS, OWN_SETTINGS, SCALES, SEARCHES, fi
 from minidrop.patterns.report import first_patterns, report, search_table
 
 _CHOICES = 24       # a longer distribution is shortened in the middle
+_MOST_ITERATIONS = 10**6
 _DISTANCES = (*range(1, 17), 32, 64, 128, 256, 512, 1024)
 
 
 @click.command(cls=Command)
 @click.option("--rate", type=float, default=0.5, show_default=True, help="Expected share of what is dropped.")
-@click.option("--units", type=int, default=2048, show_default=True, help="Units of the layer (num_output).")
-@click.option("--inputs", type=int,
+@click.option("--units", type=Count(0), default=2048, show_default=True,
+              help="Units of the layer (num_output).")
+@click.option("--inputs", type=Count(0),
               help="TILE: inputs of the product above the drop; as many as units by default.")
 @click.option("--family", default="all", show_default=True, metavar="all|NAME",
               help="A pattern's name, in any case.")
-@click.option("--max-period", type=int, default=0, help="ROW, TILE: longest period; 0: the family's choice.")
-@click.option("--step", type=int, default=0,
+@click.option("--max-period", type=Count(0), default=0,
+              help="ROW, TILE: longest period; 0: the family's choice.")
+@click.option("--step", type=Count(0), default=0,
               help="PERIODIC: length of the repeated piece; 0: the family's choice.")
-@click.option("--tile-size", type=int, default=0,
+@click.option("--tile-size", type=Count(0), default=0,
               help="TILE: weights along the side of a tile; 0: 32, or fewer on short sides.")
-@click.option("--block-samples", type=int, default=0, help="BLOCK: samples of a block; 0: 128.")
-@click.option("--block-units", type=int, default=0,
+@click.option("--block-samples", type=Count(0), default=0, help="BLOCK: samples of a block; 0: 128.")
+@click.option("--block-units", type=Count(0), default=0,
               help="BLOCK: units of a block; 0: 128, or fewer on a short axis.")
-@click.option("--groups", type=int, default=0,
+@click.option("--groups", type=Count(0), default=0,
               help="Families of units: groups of samples with a pattern each; 0: the family's choice.")
 @click.option("--grouping", type=click.Choice(GROUPINGS, case_sensitive=False), default="STRATIFIED",
               show_default=True, help="Whether the groups' patterns start equally far apart or anywhere.")
@@ -40,9 +43,9 @@ _DISTANCES = (*range(1, 17), 32, 64, 128, 256, 512, 1024)
               help="Scale what is kept by the expected rate, or by the drawn pattern.")
 @click.option("--search", type=click.Choice(SEARCHES, case_sensitive=False), default="EXACT",
               show_default=True, help="How the probabilities of several periods are found.")
-@click.option("--iterations", type=int, default=10000, show_default=True,
+@click.option("--iterations", type=Count(0, _MOST_ITERATIONS), default=10000, show_default=True,
               help="Length of the sequence to look at.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
+@click.option("--seed", type=seed_type, default=0, show_default=True,
               help="The sequence's random_seed.")
 @click.option("--layer", default="drop1", show_default=True, metavar="NAME", help="The sequence's layer.")
 @click.option("--plot", is_flag=True, help="Draw with characters as well.")

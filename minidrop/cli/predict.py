@@ -24,6 +24,7 @@ from minidrop.apps.text_nets import text_kind
 from minidrop.cli.console import STREAMS, echo
 from minidrop.cli.options import (
     Command,
+    Count,
     device_options,
     ema_option,
     ignore_unknown_option,
@@ -47,7 +48,8 @@ def _columns(_context, _option, value):
     if value is None:
         return 0, None
     first, dash, last = value.partition("-")
-    if not (first.isdecimal() and int(first) and (not last or last.isdecimal() and int(last) >= int(first))):
+    if len(value) > 20 or not (first.isdecimal() and int(first)
+                               and (not last or last.isdecimal() and int(last) >= int(first))):
         raise click.BadParameter(f"expected columns as in 2-65, 2- or 5, the first is 1, got {value!r}")
     return int(first) - 1, (int(last) if last else None if dash else int(first))
 
@@ -63,10 +65,10 @@ def _columns(_context, _option, value):
               " [default: by the ending of --out, else csv]")
 @click.option("--output", "outputs", multiple=True, metavar="BLOB",
               help="Predict this blob. Repeatable.  [default: what losses judge, by probabilities]")
-@click.option("--top-k", type=click.IntRange(1), metavar="K",
+@click.option("--top-k", type=Count(),
               help="Write only the K greatest values of each record, with their classes.")
 @click.option("--classes", metavar="FILE", help="The names of the classes, one a line.")
-@click.option("--batch-size", type=click.IntRange(1), metavar="N",
+@click.option("--batch-size", type=Count(),
               help="Records at a time.  [default: as the network file says]")
 @click.option("--shape", callback=numbers(), metavar="1,28,28",
               help="Shape of a record, where the file has its numbers in a row.")

@@ -10,10 +10,12 @@ from minidrop.cli import values as shown
 from minidrop.cli.console import echo, informed
 from minidrop.cli.options import (
     Command,
+    Count,
     device_options,
     ema_option,
     ignore_unknown_option,
     net_options,
+    seed_type,
     skip_option,
     trained_net,
     weights_option,
@@ -22,16 +24,14 @@ from minidrop.net import Net
 from minidrop.solver import run_test
 
 
-class BatchCount(click.IntRange):
+class BatchCount(Count):
     """A number of batches, at least 1, or `all`: None."""
-
-    name = "number of batches"
-
-    def __init__(self):
-        super().__init__(1)
 
     def convert(self, value: Any, param: Any, context: Any) -> Any:
         return None if value == "all" else super().convert(value, param, context)
+
+
+_MOST_PASSES = 10**6
 
 
 @click.command(cls=Command)
@@ -41,11 +41,11 @@ class BatchCount(click.IntRange):
 @ema_option
 @click.option("--iterations", type=BatchCount(), default="all", show_default=True,
               help="Number of batches; all: every record once.")
-@click.option("--mc", "passes", type=click.IntRange(2), metavar="PASSES",
-              help="Monte-Carlo dropout: run each batch this often with drops on, and print mean, spread and "
+@click.option("--mc", "passes", type=Count(2, _MOST_PASSES),
+              help="Monte-Carlo dropout: run each batch N times with drops on, and print mean, spread and "
               "calibration.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
-              help="What all that is random follows from: with --mc the drops of every pass.")
+@click.option("--seed", type=seed_type, default=0, show_default=True,
+              help="Seed of the random numbers: with --mc, of the drops of every pass.")
 @net_options
 @ignore_unknown_option
 @device_options

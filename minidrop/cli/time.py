@@ -11,6 +11,7 @@ from minidrop.autograd import no_grad
 from minidrop.cli.console import echo
 from minidrop.cli.options import (
     Command,
+    Count,
     chosen_device,
     device_options,
     ignore_unknown_option,
@@ -19,6 +20,7 @@ from minidrop.cli.options import (
 )
 from minidrop.cli.values import print_json
 from minidrop.config import SolverConfig, SolverParameter, load_net, load_solver
+from minidrop.config.check import is_character
 from minidrop.data.hdf5_output import discarding
 from minidrop.errors import ConfigError, visible_name
 from minidrop.net import Net
@@ -29,6 +31,7 @@ from minidrop.solver import Solver
 _STEPS_ALONE = ["test_interval=0", "display=0", "snapshot=0", "lr_policy=fixed", "min_lr=0", "max_lr=0",
                 "pct_start=0.3"]
 _PROFILED = 20
+_MOST_STEPS = 10**6
 _WARM_UP = {False: 5, True: 300}      # steps; True: if captured, enough for every form of the patterns
 
 
@@ -38,7 +41,7 @@ _WARM_UP = {False: 5, True: 300}      # steps; True: if captured, enough for eve
               help="A network file instead, trained by SGD with momentum and weight decay.")
 @click.option("--compare", metavar="KIND", help="Also measure the net with this dropout: "
               "conventional, approx, approx:FAMILY.")
-@click.option("--iterations", type=click.IntRange(1), default=50, show_default=True,
+@click.option("--iterations", type=Count(most=_MOST_STEPS), default=50, show_default=True,
               help="Steps to measure of each net.")
 @click.option("--phase", type=click.Choice(["TRAIN", "TEST"], case_sensitive=False), default="TRAIN",
               show_default=True, help="TRAIN: whole training steps. TEST: forward passes (with --model).")
@@ -99,6 +102,9 @@ def _training(solver, model, ignore_unknown, overrides, dropout, level, stages, 
     if solver:
         source = load_solver(solver, ignore_unknown)
     else:
+        load_net(model, ignore_unknown)         # its mistakes, under its own name
+        if not all(map(is_character, model)):
+            raise ConfigError(f"{model}: the name of a network file should be text; rename it")
         settings = SolverParameter(net=model, base_lr=0.001, lr_policy="fixed", momentum=0.9, max_iter=1,
                                    weight_decay=0.0005, random_seed=0)
         source = SolverConfig.of(settings, ignore_unknown=ignore_unknown)

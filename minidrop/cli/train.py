@@ -20,11 +20,13 @@ from minidrop.cli.glog import CaffeNarrator, GlogFormatter
 from minidrop.cli.leaving import leave
 from minidrop.cli.options import (
     Command,
+    Count,
     chosen_device,
     device_options,
     ema_option,
     ignore_unknown_option,
     net_options,
+    seed_type,
     skip_option,
     weights_option,
 )
@@ -55,7 +57,8 @@ log = logging.getLogger(__name__)
               help="Resume from a snapshot, or a .solverstate of Caffe's; auto: the newest snapshot of this "
               "solver's newest run (or of --out), in its folder.")
 @click.option("--out", metavar="DIR", help="The run folder. [default: runs/<solver>-<time>]")
-@click.option("--seed", type=click.IntRange(0), help="Replaces the file's random_seed.")
+@click.option("--seed", type=seed_type,
+              help="Seed of the random numbers, in place of the file's random_seed.")
 @click.option("--sigint-effect", type=click.Choice(EFFECTS), default="stop", show_default=True,
               help="What Ctrl-C does.")
 @click.option("--sighup-effect", type=click.Choice(EFFECTS), default="snapshot", show_default=True,
@@ -75,8 +78,8 @@ log = logging.getLogger(__name__)
               "Perfetto.")
 @click.option("--rank-timeout", type=click.FloatRange(0, min_open=True), default=TIMEOUT, show_default=True,
               metavar="SECONDS", help="How long a rank waits for others before all end.")
-@click.option("--restarts", type=click.IntRange(0), default=0, metavar="N",
-              help="Begin again at the newest snapshot, up to N times, if the training ends as nobody asked.")
+@click.option("--restarts", type=Count(0), default=0,
+              help="Begin again at the newest snapshot, up to N times, if it is killed or fails.")
 @click.option("--launcher", metavar="COMMAND",
               help="With --restarts: what starts the ranks, such as 'mpiexec -n 4'. [default: one process]")
 @click.option("--log-format", type=click.Choice(["minidrop", "caffe"]), default="minidrop", show_default=True,

@@ -11,6 +11,7 @@ from minidrop.cli.console import echo
 from minidrop.cli.generate import write_text
 from minidrop.cli.options import (
     Command,
+    Count,
     device_options,
     ema_option,
     ignore_unknown_option,
@@ -36,9 +37,9 @@ from minidrop.cli.sentences import counted, lines_of_file, lines_of_stdin, progr
 @click.option("--length-penalty", type=click.FloatRange(0), default=1.0, show_default=True,
               help="With a beam, log p is divided by ((5 + length) / 6) to this power: more favours longer "
                    "ones.")
-@click.option("--max-length", type=click.IntRange(0), default=0, metavar="WORDS",
+@click.option("--max-length", type=Count(0), default=0, metavar="WORDS",
               help="Most words of a translation.  [default: as in training]")
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True,
+@click.option("--batch-size", type=Count(), default=32, show_default=True,
               help="Sentences that are translated together.")
 @click.option("--keep-unknown", is_flag=True,
               help="Leave <unk> in translations; otherwise the word of the source stands there that the "

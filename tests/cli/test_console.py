@@ -18,6 +18,7 @@ SHOWN = r"\x1b]0;PWNED\x07\x1b[2J\x9b2J"
 @pytest.mark.parametrize("text, expected", [
     ("a\x1b[2J", r"a\x1b[2J"), ("\x9b\x7f\r\b", r"\x9b\x7f\r\x08"), ("é 日本\tx\n", "é 日本\tx\n"),
     ("\u202eabc\u2066", r"\u202eabc\u2066"), ("plain \\n", "plain \\n"),
+    ("\udcff", r"\udcff"),
 ])
 def test_control_characters_are_escapes(text, expected):
     assert visible(text) == expected

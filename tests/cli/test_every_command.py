@@ -194,3 +194,23 @@ def test_help_says_what_every_command_does():
         for option in command.params:
             if isinstance(option, click.Option) and not option.hidden:
                 assert option.help, f"{name} {option.opts[0]}"
+
+
+def test_a_count_has_an_end(called, minidrop):
+    """A mistyped number is refused at once; without an end it would run for years."""
+    for command, option in (("compare", "--seeds"), ("compare", "--block"), ("time", "--iterations"),
+                            ("find_lr", "--iterations"), ("test", "--mc"), ("test", "--seed"),
+                            ("patterns", "--iterations"), ("predict", "--top-k"), ("test", "--iterations")):
+        done = called(command, option, "9" * 25)
+        assert done.code == 2 and f"{'9' * 25} is not in the range" in done.err, (command, option)
+    assert called("predict", "--columns", "9" * 5000).code == 2
+    done = minidrop("train", "--solver", "x", "--gpu", "9" * 5000)
+    assert done.code == 2 and "expected the number of a GPU, or all" in done.err
+
+
+def test_time_names_the_network_file_that_it_cannot_read(minidrop):
+    done = minidrop("time", "--model", "no_such.prototxt")
+    assert (done.code, done.err) == (1, "error: no_such.prototxt: there is no such file\n")
+    Path(os.fsdecode(b"\xff.prototxt")).write_text('name: "a"')
+    done = minidrop("time", "--model", os.fsdecode(b"\xff.prototxt"))
+    assert done.code == 1 and "\\udcff.prototxt: the name of a network file should be text" in done.err

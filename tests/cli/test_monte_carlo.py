@@ -92,7 +92,7 @@ def test_rate_0_changes_nothing(trained, minidrop):
 
 def test_wrong_use(trained, tiny, minidrop):
     result = minidrop(*trained, "--mc", "1")
-    assert result.code == 2 and "1 is not in the range x>=2" in result.err
+    assert result.code == 2 and "1 is not in the range 2<=x<=1000000" in result.err
     net = tiny.folder / "net.prototxt"
     net.write_text(net.read_text().replace('layer { name: "drop1"', 'layer { include { phase: TRAIN } name: '
                                            '"drop1"')
