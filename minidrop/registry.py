@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-from minidrop.errors import ConfigError, nearest
+from minidrop.errors import ConfigError, in_short, nearest
 
 Thing = TypeVar("Thing")
 
@@ -53,7 +53,7 @@ class Registry(Generic[Thing]):
     def unknown(self, name: str) -> ConfigError:
         """Return the ConfigError for a name that is not registered."""
         kinds = f"{self.what.split()[-1]}s"
-        return ConfigError(f"unknown {self.what} {name!r}{nearest(name, self._known)} "
+        return ConfigError(f"unknown {self.what} {in_short(name)}{nearest(name, self._known)} "
                            f"(known {kinds}: {', '.join(self.names())})")
 
     @contextmanager

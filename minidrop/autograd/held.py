@@ -30,7 +30,7 @@ def as_held(data: Any) -> Any:
     Python's real numbers become float32, wider ones than float64 float64. A device's array is returned as it
     is. Raises TensorError for what is no array of real numbers, and for a masked one.
     """
-    if not hasattr(data, "dtype"):
+    if not hasattr(data, "dtype") or isinstance(data, type):
         data = array_of(data)
         data = data.astype(np.float32) if data.dtype == np.float64 else data
     elif not isinstance(data, np.generic | np.ndarray):

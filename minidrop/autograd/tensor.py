@@ -14,7 +14,7 @@ from minidrop.autograd.held import as_held, is_held
 from minidrop.autograd.show import described
 from minidrop.autograd.size import Size
 from minidrop.backend import backend_of
-from minidrop.errors import GraphError, ShapeError, TensorError
+from minidrop.errors import GraphError, ShapeError, TensorError, in_short
 from minidrop.kept import KeptByGroup, are_disjoint
 
 if TYPE_CHECKING:
@@ -188,6 +188,8 @@ class Tensor(Operators):
 
     def require_grad(self, requires_grad: bool = True) -> None:
         """Let backward passes reach this tensor, or not."""
+        if not isinstance(requires_grad, bool | int | np.bool_):
+            raise TensorError(f"requires_grad is True or False, got {in_short(requires_grad)}")
         self.requires_grad = bool(requires_grad)
 
     def clear_grad(self) -> None:

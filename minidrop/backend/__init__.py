@@ -1,6 +1,7 @@
 """Devices: `get_backend("cpu" | "cuda:N" | "auto")`."""
 
 import re
+from contextlib import suppress
 from functools import lru_cache
 
 import numpy as np
@@ -25,7 +26,10 @@ def get_backend(device: str | Backend = "auto", precision: str = "float32") -> B
                            f"{', '.join(PRECISIONS)})")
     if isinstance(device, str) and device == "auto":
         device = "cuda:0" if cuda_devices()[0] else "cpu"
-    found = re.fullmatch(r"cpu|cuda(?::(\d{1,3}))?", str(device))
+    text = ""
+    with suppress(Exception):       # of a value that has no text
+        text = str(device)
+    found = re.fullmatch(r"cpu|cuda(?::(\d{1,3}))?", text)
     if not found:
         raise BackendError(f"unknown device {in_short(device)}: expected auto, cpu or cuda:N")
     return _cached("cpu" if found[0] == "cpu" else f"cuda:{int(found[1] or 0)}", precision)

@@ -7,7 +7,7 @@ import numpy as np
 from google.protobuf.descriptor import FieldDescriptor as F
 
 from minidrop.config.check import FLOAT32_END, expected, is_character, is_repeated
-from minidrop.errors import ConfigError, nearest
+from minidrop.errors import ConfigError, in_short, nearest
 
 
 def assign(message: Any, name: str, value: Any, where: str = "") -> None:
@@ -59,13 +59,13 @@ def _fill(message, value, name, where):
             assign(message, key, part, where)
     else:
         kind = message.DESCRIPTOR.name
-        raise ConfigError(f"{where}: '{name}' takes a dict of {kind}'s fields, got {value!r}")
+        raise ConfigError(f"{where}: '{name}' takes a dict of {kind}'s fields, got {in_short(value)}")
 
 
 def _scalar(field, value, where):
     value = _plain(value)
     wanted = expected(field).replace(" in quotes", "")
-    problem = ConfigError(f"{where}: '{field.name}' takes {wanted}, got {value!r}")
+    problem = ConfigError(f"{where}: '{field.name}' takes {wanted}, got {in_short(value)}")
     if field.type == F.TYPE_ENUM and isinstance(value, str):
         if value not in field.enum_type.values_by_name:
             raise problem

@@ -27,13 +27,15 @@ def real_number(what: str, value: Any, expected: str = "a number",
 
 
 def whole_number(what: str, value: Any, least: int | None = None,
-                 error: type[MinidropError] = ConfigError) -> int:
-    """Return a whole number, of at least `least`; raises `error` for anything else, 2.0 and True too."""
+                 error: type[MinidropError] = ConfigError, most: int | None = None) -> int:
+    """Return a whole number, from `least` to `most`; raises `error` for anything else, 2.0 and True too."""
     try:
         number = None if isinstance(value, bool) or np.ndim(value) else operator.index(value)
     except (TypeError, ValueError):
         number = None
-    if number is None or least is not None and number < least:
+    if (number is None or least is not None and number < least
+            or most is not None and number > most):
         at_least = "" if least is None else f" of at least {least}"
-        raise error(f"{what}: expected a whole number{at_least}, got {in_short(value)}")
+        span = at_least if most is None else f" from {least} to {most}"
+        raise error(f"{what}: expected a whole number{span}, got {in_short(value)}")
     return number

@@ -20,7 +20,7 @@ from minidrop.config.assign import assign
 from minidrop.config.fields import layer_types, param_fields, unknown_type
 from minidrop.config.load import NetConfig, load_net
 from minidrop.config.minidrop_pb2 import LayerParameter, NetParameter
-from minidrop.errors import ConfigError, nearest
+from minidrop.errors import ConfigError, in_short, nearest
 
 
 class Top:
@@ -243,7 +243,7 @@ def set_layer(message: LayerParameter, type: str, settings: Mapping[str, Any]) -
     """
     message.type = type
     for field, value in settings.items():
-        _set(message, field, value, f"layer {settings['name']!r} ({type})")
+        _set(message, field, value, f"layer {in_short(settings['name'])} ({type})")
 
 
 def _set(layer, name, value, where):

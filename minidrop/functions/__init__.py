@@ -49,7 +49,7 @@ from minidrop.functions.dropout import (
 )
 from minidrop.functions.elementwise import absval, bnll, clip, elu, exp, gelu, log, swish, threshold
 from minidrop.functions.embed import embed
-from minidrop.functions.explained import explained
+from minidrop.functions.explained import explain_making, explain_methods, explained
 from minidrop.functions.hidden_drop import HiddenDrop
 from minidrop.functions.indexing import get_item, unbind
 from minidrop.functions.likelihood_losses import infogain_loss, multinomial_logistic_loss
@@ -134,5 +134,8 @@ _functions = {name: globals()[name] for name in __all__ if isfunction(globals()[
 _public = {function: described(explained(function)) for function in _functions.values()}  # an alias stays one
 globals().update({name: _public[function] for name, function in _functions.items()})
 
+for _kind in (ChunkCounts, HiddenDrop, Stored):
+    explain_making(_kind)
+explain_methods(Operators)
 # The operators belong to Tensor, but their maths to this floor, above it.
 Tensor.define(Operators)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.autograd import Function, Tensor, graph
+from minidrop.config.numbers import real_number
 from minidrop.errors import ShapeError
 from minidrop.functions.checks import Key, check_rate
 from minidrop.functions.dropout import expand, take
@@ -272,6 +273,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int = 1, causal: bool = Fa
     batch of which q, k and v are a part: what is dropped depends on it. See `Attention`. Raises ShapeError.
     """
     check_rate("attention", rate)
+    scale = None if scale is None else real_number("attention: scale", scale)
     _check(q, k, v, heads, key_mask)
     whole = keep_same_heads(q, k, v, heads)
     if not whole:

@@ -37,7 +37,7 @@ def checked_axis(axis: int, ndim: int) -> int:
     if not isinstance(axis, WHOLE):
         raise TensorError(f"an axis is a whole number, got {in_short(axis)}")
     if not -ndim <= axis < ndim:
-        raise ShapeError(f"axis {axis} does not exist: the tensor has {ndim} "
+        raise ShapeError(f"axis {in_short(axis)} does not exist: the tensor has {ndim} "
                          f"{'axis' if ndim == 1 else 'axes'}")
     return int(axis) % ndim
 

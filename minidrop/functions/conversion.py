@@ -69,7 +69,7 @@ def dtype_of(dtype: Any) -> np.dtype:
     """Return a dtype of real numbers, integers or truth values; raises TensorError for another."""
     try:
         found = np.dtype(np.float32 if dtype is float else dtype)      # float means what it means in PyTorch
-    except TypeError:
+    except (TypeError, ValueError):     # ValueError: of a text that is no UTF-8
         raise TensorError(f"unknown dtype {in_short(dtype)}; expected one of NumPy's, e.g. "
                           f"'float32'") from None
     if found.kind not in "biuf":

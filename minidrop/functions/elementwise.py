@@ -186,11 +186,12 @@ def log(x: Any, base: float | None = None, scale: float = 1.0, shift: float = 0.
         carry: bool = False) -> Tensor:
     """Return the logarithm of shift + scale x to a base, by default the natural one."""
     _check_base("log", base)
+    scale, shift = real_number("log: scale", scale), real_number("log: shift", shift)
     return Log(base, scale, shift).apply(real_operand(x, shift == 1, carry))
 
 
 def _check_base(what, base):
-    if base is not None and not (base > 0 and (what == "exp" or base != 1)):
+    if base is not None and not (real_number(f"{what}: base", base) > 0 and (what == "exp" or base != 1)):
         not_one = ", and not 1" if what == "log" else ""
         raise ConfigError(f"{what}: the base must be above 0{not_one}, got {base:g}")
 

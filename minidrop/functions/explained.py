@@ -23,7 +23,8 @@ _WORDS = {"Tensor": "a Tensor (md.tensor makes one)", "float": "a number", "int"
           "bool": "True or False", "str": "a text", "np.ndarray": "an array", "Sequence": "a list",
           "tuple": "a tuple", "list": "a list", "Key": "a whole number from 0 to 2**64 - 1"}
 # No FloatingPointError: a caller has asked NumPy for it.
-_OF_VALUES = (AttributeError, LookupError, OverflowError, TypeError, ValueError, ZeroDivisionError)
+_OF_VALUES = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError,
+              ZeroDivisionError)
 _OPEN = ("Any", "Callable", "Along", "Axes", "Number", "Sizes")      # annotations that say nothing of a class
 
 
@@ -73,6 +74,13 @@ def explained(function: Function) -> Function:
             problem = _problem(function, given, True) or _problem(function, given, False)
             raise TensorError(f"{_name_of(function, args)}: {problem or _in_all(given, error)}") from error
     return call         # type: ignore[return-value]
+
+
+def explain_methods(owner: type) -> None:
+    """Let the public methods of a class's body say which argument is of another kind: `explained`."""
+    for name, method in list(vars(owner).items()):
+        if inspect.isfunction(method) and not name.startswith("_"):
+            setattr(owner, name, explained(method))
 
 
 def explain_making(kind: type) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from minidrop.autograd import Block, Function, Tensor
 from minidrop.autograd.held import array_of
-from minidrop.errors import PlaceError, TensorError
+from minidrop.errors import PlaceError, TensorError, in_short
 from minidrop.functions.axes import moveaxis
 from minidrop.functions.checks import LISTS, WHOLE, checked_axis
 from minidrop.functions.dropout import expand
@@ -174,7 +174,7 @@ def _check(x, parts):
             axis += 1
         elif isinstance(part, int):
             if not -shape[axis] <= part < shape[axis]:
-                raise PlaceError(f"index {part} is out of range: axis {axis} of shape {shape} has "
+                raise PlaceError(f"index {in_short(part)} is out of range: axis {axis} of shape {shape} has "
                                  f"{shape[axis]} entries")
             axis += 1
         elif part.dtype.kind == "b":

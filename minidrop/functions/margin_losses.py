@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minidrop.autograd import Function
+from minidrop.config.numbers import real_number
 from minidrop.errors import ShapeError
 from minidrop.functions.indices import refuse, whole_numbers
 from minidrop.functions.softmax import batch_size, checked_labels, records
@@ -94,4 +95,4 @@ def contrastive_loss(a: Tensor, b: Tensor, similar: Tensor | np.ndarray, margin:
 
     similar (N,): 1 for a pair that should be near, else 0.
     """
-    return ContrastiveLoss(margin, legacy).apply(a, b, similar)
+    return ContrastiveLoss(real_number("contrastive_loss: margin", margin), legacy).apply(a, b, similar)

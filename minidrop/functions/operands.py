@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -41,7 +42,11 @@ def as_tensor(x: Any, like: Tensor | None = None) -> Tensor:
     if not is_array(x) and not isinstance(x, NUMBERS):
         raise TensorError(f"expected a tensor, an array or a number, got {type(x).__name__}")
     if isinstance(x, LISTS):
-        if _has_gradient(x):
+        try:
+            loses_gradients = _has_gradient(x)
+        except RecursionError:
+            raise TensorError("expected an array, got lists that are nested too deeply") from None
+        if loses_gradients:
             raise TensorError("a list of tensors would lose their gradients; join them with functions.stack")
         x = [one.numpy() if isinstance(one, Tensor) else one for one in x]
     elif isinstance(x, float):
@@ -93,7 +98,8 @@ def as_number(what: str, dtype: np.dtype, number: Number) -> Any:
     try:
         return dtype.type(number)
     except OverflowError:
-        raise TensorError(f"{what}: {dtype} cannot hold a number of {len(f'{number:d}')} digits") from None
+        digits = int(int(number).bit_length() * math.log10(2)) + 1      # Python writes no more than 4300
+        raise TensorError(f"{what}: {dtype} cannot hold a number of {digits} digits") from None
 
 
 def fitted(g: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

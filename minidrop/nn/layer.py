@@ -18,6 +18,7 @@ from minidrop.nn.module import Module
 from minidrop.nn.symbol import TraceError
 from minidrop.nn.trace import Trace, current_trace, probe
 
+_MOST_TOPS = 10000        # each has a name
 REFUSED = ("bottom", "top", "blobs", "include", "exclude", "phase", "in_place", "ntop")
 
 
@@ -44,7 +45,7 @@ class Layer(Module):
             if field in settings:
                 raise ConfigError(f"{field} is no setting of a module ({type}): it reads what it is called "
                                   f"with, and load_state_dict gives values")
-        whole_number(f"{type}: tops", tops, 1)
+        whole_number(f"{type}: tops", tops, 1, most=_MOST_TOPS)
         if kind.is_data:
             raise ConfigError(f"{type} feeds a net of its own; a module is called with its data")
         settings = {field: {"type": value} if field.endswith("filler") and isinstance(value, str) else value
@@ -93,7 +94,7 @@ class Layer(Module):
 
     def __repr__(self):
         args, kwargs = self._arguments
-        given = [*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]
+        given = [*map(_shown, args), *(f"{name}={_shown(value)}" for name, value in kwargs.items())]
         return f"{type(self).__name__}({', '.join(given)})"
 
     # -- parameters ------------------------------------------------------------------------------------------
@@ -248,3 +249,9 @@ class Weight(Layer):
         return self()
 
 
+def _shown(value):
+    """Return the repr of an argument, its class where it has none, as of a list that is nested too deeply."""
+    try:
+        return repr(value)
+    except Exception:
+        return type(value).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidrop.errors import ConfigError, ShapeError
+from minidrop.errors import ConfigError, ShapeError, in_short
 from minidrop.nn.layer import Layer
 from minidrop.nn.module import Module
 from minidrop.nn.symbol import Symbol
@@ -46,7 +46,7 @@ class _Distance(Module):
     def __init__(self, reduction: str = "mean"):
         if not isinstance(reduction, str) or reduction not in ("mean", "sum"):
             raise ConfigError(f"{type(self).__name__}: reduction should be 'mean' or 'sum', got "
-                              f"{reduction!r}")
+                              f"{in_short(reduction)}")
         self.reduction = reduction
 
     def cost(self, difference: Symbol) -> Symbol:
@@ -97,6 +97,6 @@ class Accuracy(Layer):
 def _loss(reduction: str, known: dict[str, str], **settings: Any) -> dict[str, Any]:
     """Return a loss_param."""
     if not isinstance(reduction, str) or reduction not in known:
-        raise ConfigError(f"reduction should be one of {', '.join(known)}, got {reduction!r}")
+        raise ConfigError(f"reduction should be one of {', '.join(known)}, got {in_short(reduction)}")
     return {"normalization": known[reduction]} | {name: value for name, value in settings.items()
                                                   if value is not None}

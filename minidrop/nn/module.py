@@ -192,6 +192,8 @@ class Module(Tree, State):
 
     def train(self: Own, mode: bool = True) -> Own:
         """Let drops act, and norms read the batch, in this module and all below; returns it."""
+        if not isinstance(mode, bool | int):
+            raise ConfigError(f"{self.describe()}: train takes True or False, got {in_short(mode)}")
         for module in self.modules():
             vars(module)["training"] = bool(mode)
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, in_short
 from minidrop.nn.layer import Layer
 from minidrop.nn.module import Module
 from minidrop.nn.sizes import Sizes, sizes_of
@@ -27,7 +27,7 @@ class GELU(Layer):
 
     def __init__(self, approximate: str = "none", *, name: str | None = None):
         if approximate not in ("none", "tanh"):
-            raise ConfigError(f"GELU: approximate should be 'none' or 'tanh', got {approximate!r}")
+            raise ConfigError(f"GELU: approximate should be 'none' or 'tanh', got {in_short(approximate)}")
         super().__init__("GELU", approximate="TANH" if approximate == "tanh" else None, name=name)
 
 

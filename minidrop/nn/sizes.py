@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, in_short
 
 Sizes = int | Sequence[int]
 
@@ -25,5 +25,6 @@ def sizes_of(name: str, sizes: Sizes, axes: int | None = None) -> tuple[int, ...
         found *= axes
     if not found or len(found) != (axes or len(found)):
         count = "" if axes is None else f"{axes}, "
-        raise ConfigError(f"{name} takes a whole number or {count}one for each axis, got {sizes!r}")
+        raise ConfigError(f"{name} takes a whole number or {count}one for each axis, got "
+                              f"{in_short(sizes)}")
     return found

@@ -17,15 +17,22 @@ def take_apart(value: Any, is_leaf: Callable[[Any], bool], leaves: list, where: 
     What is no leaf must be a tuple, list or dict, or a bool, int, float, str or None. Raises ConfigError,
     which begins with `where`, for anything else.
     """
+    try:
+        return _taken_apart(value, is_leaf, leaves, where)
+    except RecursionError:
+        raise ConfigError(f"{where}: lists and dicts are nested too deeply") from None
+
+
+def _taken_apart(value, is_leaf, leaves, where):
     if is_leaf(value):
         leaves.append(value)
         return LEAF
     if isinstance(value, CONSTANTS):
         return "constant", type(value), value
     if isinstance(value, tuple | list):
-        return "sequence", type(value), tuple(take_apart(one, is_leaf, leaves, where) for one in value)
+        return "sequence", type(value), tuple(_taken_apart(one, is_leaf, leaves, where) for one in value)
     if isinstance(value, dict):
-        return ("mapping", tuple(value), tuple(take_apart(one, is_leaf, leaves, where)
+        return ("mapping", tuple(value), tuple(_taken_apart(one, is_leaf, leaves, where)
                                                for one in value.values()))
     raise ConfigError(f"{where}: expected arrays or Tensors, numbers, text, None, or tuples, lists and dicts "
                       f"of them, got {type(value).__name__}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from minidrop.autograd import Parameter
 from minidrop.config.numbers import real_number
-from minidrop.errors import ConfigError, SnapshotError, nearest
+from minidrop.errors import ConfigError, SnapshotError, in_short, nearest
 from minidrop.optim.clipping import require_finite, total_norm
 from minidrop.solver.named import Parameters, check_unmoved, checked_state, named_parameters
 from minidrop.solver.rule_update import RuleUpdate
@@ -28,8 +28,10 @@ class ParamGroup(RuleUpdate):
 
     def __init__(self, rule_of: Callable[[Mapping[str, Any]], UpdateRule],
                  parameters: Mapping[str, Parameter], options: Mapping[str, Any]):
-        super().__init__(rule_of(options), next(iter(parameters.values())).backend, parameters,
-                         l1=bool(options.get("l1", False)))
+        l1 = options.get("l1", False)
+        if not isinstance(l1, bool | int | np.bool_):
+            raise ConfigError(f"l1: expected True or False, got {in_short(l1)}")
+        super().__init__(rule_of(options), next(iter(parameters.values())).backend, parameters, l1=bool(l1))
         self.options: Mapping[str, Any] = MappingProxyType(dict(options))
         self._rule_of = rule_of
         self.iteration = 0
@@ -130,7 +132,7 @@ class Optimizer:
         """
         what = type(self).__name__
         if not isinstance(group, Mapping) or "params" not in group:
-            raise ConfigError(f"{what}: a group is {{\"params\": ..., settings}}, got {group!r:.80}")
+            raise ConfigError(f"{what}: a group is {{\"params\": ..., settings}}, got {in_short(group)}")
         for name in group:
             if name != "params" and name not in self.defaults:
                 raise ConfigError(f"{what}: there is no setting {name!r}{nearest(name, self.defaults)} "
@@ -265,6 +267,8 @@ def made_rule(kind: type[UpdateRule], what: str, fields: Mapping[str, float],
 
     keywords: {field: what it is called here} where that differs.
     """
+    fields = {field: real_number(f"{what}: {keywords.get(field, field)}", value)
+              for field, value in fields.items()}
     problems = [problem.replace(field, keywords.get(field, field), 1)
                 for field, problem in range_problems(kind, fields)]
     if problems:

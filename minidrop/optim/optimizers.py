@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
-from minidrop.errors import ConfigError, nearest
+from minidrop.errors import ConfigError, in_short, nearest
 from minidrop.optim.optimizer import Optimizer, made_rule
 from minidrop.optim.rules import AdamOfCorrected, GradientMomentum, GradientNesterov
 from minidrop.solver.named import Parameters
@@ -125,8 +125,8 @@ class AdaDelta(Optimizer):
 
 def _form(options):
     form = options["form"]
-    if form not in FORMS:
-        raise ConfigError(f"form: expected {' or '.join(map(repr, FORMS))}, got {form!r}"
+    if not isinstance(form, str) or form not in FORMS:
+        raise ConfigError(f"form: expected {' or '.join(map(repr, FORMS))}, got {in_short(form)}"
                           f"{nearest(form, FORMS)}")
     return form
 
@@ -134,5 +134,5 @@ def _form(options):
 def _adam_fields(what, options):
     betas = options["betas"]
     if not isinstance(betas, tuple | list) or len(betas) != 2:
-        raise ConfigError(f"{what}: betas: expected two numbers, got {betas!r}")
+        raise ConfigError(f"{what}: betas: expected two numbers, got {in_short(betas)}")
     return {"momentum": betas[0], "momentum2": betas[1], "delta": options["eps"]}

@@ -208,7 +208,8 @@ def test_a_count_has_an_end(called, minidrop):
     assert done.code == 2 and "expected the number of a GPU, or all" in done.err
 
 
-def test_time_names_the_network_file_that_it_cannot_read(minidrop):
+def test_time_names_the_network_file_that_it_cannot_read(minidrop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     done = minidrop("time", "--model", "no_such.prototxt")
     assert (done.code, done.err) == (1, "error: no_such.prototxt: there is no such file\n")
     Path(os.fsdecode(b"\xff.prototxt")).write_text('name: "a"')

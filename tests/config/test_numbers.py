@@ -9,6 +9,7 @@ from cases import in_turn
 import minidrop as md
 from minidrop import nn, optim
 from minidrop.config.numbers import real_number, whole_number
+from minidrop.errors import in_short
 
 
 @in_turn("two", [2, np.int8(2), np.uint64(2), np.array(2)])
@@ -19,7 +20,7 @@ def test_whole_numbers(two):
 
 @in_turn("other", [2.0, "2", None, [2], np.array([2]), np.array(2.0), True, 2j])
 def test_what_is_no_whole_number(other):
-    words = f"n: expected a whole number of at least 1, got {other!r}"
+    words = f"n: expected a whole number of at least 1, got {in_short(other)}"
     with pytest.raises(md.ConfigError, match=re.escape(words)):
         whole_number("n", other, 1)
 
@@ -31,7 +32,7 @@ def test_real_numbers(half):
 
 @in_turn("other", ["0.5", None, [0.5], np.array([0.5]), 2j, np.complex64(1), 10**400, np.array("0.5")])
 def test_what_is_no_real_number(other):
-    with pytest.raises(md.DataError, match=re.escape(f"x: expected a share, got {repr(other):.40}")):
+    with pytest.raises(md.DataError, match=re.escape(f"x: expected a share, got {in_short(other):.40}")):
         real_number("x", other, "a share", error=md.DataError)
 
 

@@ -14,6 +14,9 @@ F = md.functions
 X = md.tensor(np.random.default_rng(0).standard_normal((4, 6)), dtype="float32")
 IMAGES = md.tensor(np.ones((2, 3, 6, 6)), dtype="float32")
 LABELS = np.arange(4)
+DEEP: list = []
+for _ in range(5000):
+    DEEP = [DEEP]
 REFUSED = {
     "lrn: beta: expected a number, got str": lambda: F.lrn(IMAGES, 3, 1.0, "a"),
     "layer_norm: eps: expected a number, got list": lambda: F.layer_norm(X, eps=[1]),
@@ -40,6 +43,19 @@ REFUSED = {
     "crf: expected W of shape (6, 6), got (1, 1)":
         lambda: F.crf(X[None], np.zeros((1, 4)), md.tensor(np.ones((1, 1))), X[0], X[0]),
     "batch_norm: expected weight of shape (6,), got ()": lambda: F.batch_norm(X, weight=md.tensor(1.0)),
+    "got lists that are nested too deeply": lambda: X + DEEP,
+    "cannot hold a number of 5001 digits": lambda: X + 10**5000,
+    "std: correction: expected a number, got str": lambda: X.std(correction="x"),
+    "chunk: chunks: expected a whole number, got list": lambda: X.chunk([1]),
+    "amax: keepdim: expected True or False": lambda: X.amax(1, keepdim=np.ones(2)),
+    "log: scale: expected a number, got None": lambda: X.log(scale=None),
+    "contrastive_loss: margin: expected a number, got an array of shape (2,)":
+        lambda: F.contrastive_loss(X, X, LABELS, np.ones(2)),
+    "attention: scale: expected a number, got Tensor of shape (4, 6)":
+        lambda: F.attention(*[X[None]] * 3, scale=X),
+    "unknown dtype '\\udcff'": lambda: X.astype("\udcff"),
+    "HiddenDrop: cannot take units = 3": lambda: F.HiddenDrop(3),
+    "requires_grad is True or False, got an array of shape (2,)": lambda: X.require_grad(np.ones(2)),
     "crop: cannot take x = Tensor of shape (4, 6), axis = 0, offsets = [], lengths = [2] (ValueErr":
         lambda: F.crop(X, 0, [], [2]),
     "accuracy: top_k: expected a whole number, got str": lambda: F.accuracy(X, [0, 1, 2, 3], "1"),

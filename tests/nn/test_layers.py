@@ -248,6 +248,9 @@ def test_a_layer_of_ones_own():
                                       2 * VECTORS.astype("f"))
 
 
+DEEP: list = []
+for _ in range(5000):
+    DEEP = [DEEP]
 MISTAKES = {
     "unknown layer type 'Relu'; did you mean 'ReLU'": lambda: nn.Layer("Relu"),
     "layer 'layer' (LRN): has no setting 'size'": lambda: nn.Layer("LRN", size=3),
@@ -276,8 +279,16 @@ MISTAKES = {
     "reduction should be one of mean, batch, sum, got 'none'": lambda: nn.CrossEntropyLoss(reduction="none"),
     "MSELoss: expected predictions and targets of one shape, got (5, 8) and (5,)":
         lambda: nn.MSELoss().to("cpu")(VECTORS, VECTORS[:, 0]),
-    "Silence: tops: expected a whole number of at least 1, got 0": lambda: nn.Layer("Silence", tops=0),
-    "ReLU: tops: expected a whole number of at least 1, got 'x'": lambda: nn.Layer("ReLU", tops="x"),
+    "Silence: tops: expected a whole number from 1 to 10000, got 0": lambda: nn.Layer("Silence", tops=0),
+    "ReLU: tops: expected a whole number from 1 to 10000, got 'x'": lambda: nn.Layer("ReLU", tops="x"),
+    "Split: tops: expected a whole number from 1 to 10000, got 2147483648":
+        lambda: nn.Layer("Split", tops=2**31),
+    "'num_output' takes an integer from 0 to 4294967295, got an array of shape (3, 3)":
+        lambda: nn.Linear(4, np.ones((3, 3))),
+    "reduction should be 'mean' or 'sum', got an array of shape (2,)": lambda: nn.MSELoss(np.ones(2)),
+    "lists and dicts are nested too deeply": lambda: nn.ReLU()(DEEP),
+    "train takes True or False, got an array of shape (2,)": lambda: nn.ReLU().train(np.ones(2)),
+    "unknown device list: expected auto, cpu or cuda:N": lambda: nn.ReLU().to(DEEP),
     "Layer: inputs: expected a list or None, got 3": lambda: nn.Layer("ReLU", inputs=3),
     "GELU: name: expected a text or None, got ndarray": lambda: nn.GELU(name=np.ones(3)),
     "MultiHeadAttention: heads: expected a whole number, got NoneType":
