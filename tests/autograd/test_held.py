@@ -78,7 +78,7 @@ REFUSED = {
     "clip: high: expected a number, got 1000": lambda: F.clip(X, 0, 10**400),
     "dropout: rate: expected a number, got '0.5'": lambda: F.dropout(md.tensor(X), "0.5", 1),
     "split: expected a whole number of entries, or a list of them, got 1.5": lambda: F.split(X, 1.5),
-    "unknown device array([0, 0])": lambda: nn.ReLU().to(np.zeros(2, int)),
+    "unknown device an array of shape (2,)": lambda: nn.ReLU().to(np.zeros(2, int)),
     "set_seed: expected a whole number, got 'a'": lambda: nn.ReLU().set_seed("a"),
     "Kept needs whole numbers, got start=[0]": lambda: _kept([0]),
     "MSELoss: expected predictions and targets of one shape, got list and (4, 3)":
