@@ -187,7 +187,7 @@ class Tensor(Operators):
                 else gradient)
 
     def require_grad(self, requires_grad: bool = True) -> None:
-        """Let backward passes reach this tensor, or not."""
+        """Let backward passes reach this tensor, or not. Raises TensorError for what is neither."""
         if not isinstance(requires_grad, bool | int | np.bool_):
             raise TensorError(f"requires_grad is True or False, got {in_short(requires_grad)}")
         self.requires_grad = bool(requires_grad)

@@ -191,7 +191,10 @@ class Module(Tree, State):
         self.iteration = int(iteration)
 
     def train(self: Own, mode: bool = True) -> Own:
-        """Let drops act, and norms read the batch, in this module and all below; returns it."""
+        """Let drops act, and norms read the batch, in this module and all below; returns it.
+
+        Raises ConfigError for a mode that is neither True nor False.
+        """
         if not isinstance(mode, bool | int):
             raise ConfigError(f"{self.describe()}: train takes True or False, got {in_short(mode)}")
         for module in self.modules():

@@ -23,7 +23,8 @@ class ParamGroup(RuleUpdate):
     """Parameters of an Optimizer that share their settings; `lr` and `weight_decay` may be set at any time.
 
     For others see `change`. `options`: the settings as they were given. `iteration`: the number of steps so
-    far. `history[name]`: what the rule keeps of a parameter.
+    far. `history[name]`: what the rule keeps of a parameter. Raises ConfigError for an l1 that is neither
+    True nor False.
     """
 
     def __init__(self, rule_of: Callable[[Mapping[str, Any]], UpdateRule],

@@ -31,8 +31,9 @@ def ip(name="ip", bottom="data", more=""):
 
 def solver_of(tmp_path, net, settings="", x=None, **options):
     x = np.random.default_rng(0).normal(size=(12, 4)).astype("f") if x is None else x
-    with h5py.File(tmp_path / "a.h5", "w") as h5:
+    with h5py.File(tmp_path / "new.h5", "w") as h5:
         h5["data"], h5["label"] = x, np.arange(len(x)) % 3
+    (tmp_path / "new.h5").replace(tmp_path / "a.h5")        # which a solver before may still read
     (tmp_path / "list.txt").write_text("a.h5\n")
     (tmp_path / "net.prototxt").write_text(net)
     path = tmp_path / "solver.prototxt"
