@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from minidrop.nn.structure import leaves_of
+from minidrop.nn.structure import leaves_of, put_together, take_apart
 from minidrop.nn.symbol import Symbol, TraceError, frozen
 
 _ALIASES = {"dim": "axis", "keepdim": "keepdims"}       # PyTorch's names
@@ -40,9 +39,9 @@ def describe(function: Callable, args: tuple, kwargs: dict) -> Any:
     found = _by_layer(name, given)
     if found is not None:
         return found
-    trace, leaves = symbols[0].trace, []        # type: ignore[var-annotated]
-    called = partial(_call, function, _without(args, leaves), _without(tuple(kwargs.items()), leaves))
-    return trace.add_function(called, leaves, kind=name)
+    leaves: list[Symbol] = []
+    rest = take_apart((args, kwargs), lambda one: isinstance(one, Symbol), leaves, where, object)
+    return symbols[0].trace.add_function(partial(_call, function, rest), leaves, kind=name)
 
 
 def _as_symbols(where, value):
@@ -66,34 +65,10 @@ def _as_symbols(where, value):
     return value
 
 
-@dataclass(frozen=True)
-class _Leaf:
-    """The place of a tensor among arguments."""
-
-    number: int
-
-
-def _without(value, leaves):
-    """Return nested arguments with a _Leaf for each Symbol, which are added to `leaves`."""
-    if isinstance(value, tuple | list):
-        found = [_without(one, leaves) for one in value]
-        return type(value)(*found) if hasattr(value, "_fields") else type(value)(found)
-    if isinstance(value, Symbol):
-        leaves.append(value)
-        return _Leaf(len(leaves) - 1)
-    return value
-
-
-def _with(value, tensors):
-    if isinstance(value, tuple | list):
-        found = [_with(one, tensors) for one in value]
-        return type(value)(*found) if hasattr(value, "_fields") else type(value)(found)
-    return tensors[value.number] if isinstance(value, _Leaf) else value
-
-
-def _call(function, args, kwargs, *tensors):
+def _call(function, rest, *tensors):
     """Return function(*args, **kwargs), of which the tensors were taken out."""
-    return function(*_with(args, tensors), **dict(_with(kwargs, tensors)))
+    args, kwargs = put_together(rest, tensors)
+    return function(*args, **kwargs)
 
 
 # -- layers --------------------------------------------------------------------------------------------------

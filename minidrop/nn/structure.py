@@ -11,29 +11,29 @@ LEAF = ("leaf",)
 CONSTANTS = (bool, int, float, str, type(None))
 
 
-def take_apart(value: Any, is_leaf: Callable[[Any], bool], leaves: list, where: str) -> tuple:
+def take_apart(value: Any, is_leaf: Callable[[Any], bool], leaves: list, where: str,
+               constants: Any = CONSTANTS) -> tuple:
     """Append the leaves of a nested value to `leaves`; returns the rest, hashable, for `put_together`.
 
-    What is no leaf must be a tuple, list or dict, or a bool, int, float, str or None. Raises ConfigError,
-    which begins with `where`, for anything else.
+    What is no leaf must be a tuple, list or dict, or one of `constants`: a bool, int, float, str or None.
+    Raises ConfigError, which begins with `where`, for anything else.
     """
     try:
-        return _taken_apart(value, is_leaf, leaves, where)
+        return _taken_apart(value, is_leaf, leaves, where, constants)
     except RecursionError:
         raise ConfigError(f"{where}: lists and dicts are nested too deeply") from None
 
 
-def _taken_apart(value, is_leaf, leaves, where):
+def _taken_apart(value, is_leaf, leaves, where, constants):
     if is_leaf(value):
         leaves.append(value)
         return LEAF
-    if isinstance(value, CONSTANTS):
+    if isinstance(value, tuple | list | dict):
+        what, parts = (("mapping", tuple(value)), value.values()) if isinstance(value, dict) else (
+            ("sequence", type(value)), value)
+        return *what, tuple(_taken_apart(one, is_leaf, leaves, where, constants) for one in parts)
+    if isinstance(value, constants):
         return "constant", type(value), value
-    if isinstance(value, tuple | list):
-        return "sequence", type(value), tuple(_taken_apart(one, is_leaf, leaves, where) for one in value)
-    if isinstance(value, dict):
-        return ("mapping", tuple(value), tuple(_taken_apart(one, is_leaf, leaves, where)
-                                               for one in value.values()))
     raise ConfigError(f"{where}: expected arrays or Tensors, numbers, text, None, or tuples, lists and dicts "
                       f"of them, got {type(value).__name__}")
 

@@ -131,13 +131,14 @@ class Symbol:
 
         Where they broadcast in another way, function(a, b) as a Lambda.
         """
-        a, b = self, self._operand(other)
+        other = self._operand(other)
+        a, b = self, other
         if a.shape == b.shape:
             return same(a, b)
         if b.ndim > a.ndim:
             a, b = b, a
         if b.ndim and a.shape[a.ndim - b.ndim:] != b.shape:
-            return self.trace.add_function(function, [self, self._operand(other)], kind=function.__name__)
+            return self.trace.add_function(function, [self, other], kind=function.__name__)
         return self.trace.add(kind, [a, b], axis=a.ndim - b.ndim)
 
     def _operand(self, other):
@@ -255,6 +256,6 @@ class Symbol:
 
     def __getattr__(self, name):
         if name in METHODS:
-            own = getattr(functions, name, None) if name in ALIKE else getattr(Tensor, name)
-            return partial(described(own), self)
+            own = getattr(functions, name) if name in ALIKE else described(getattr(Tensor, name))
+            return partial(own, self)
         raise _NoAttribute(f"{name!r}, of {self!r}: {REMEDY}")

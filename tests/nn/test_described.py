@@ -205,6 +205,20 @@ def test_weights_alone_are_arguments():
     np.testing.assert_allclose(net(x).numpy(), x @ np.maximum(a.T, 0) + a.sum() + b.sum(), rtol=1e-5)
 
 
+def test_a_weight_that_broadcasts_is_one_layer():
+    class Net(nn.Module):
+        def __init__(self):
+            self.w = nn.Weight(3, 1, filler={"type": "constant", "value": 2.0})
+
+        def forward(self, x):
+            return x * self.w
+
+    net, x = Net().to("cpu"), np.arange(12, dtype="f").reshape(3, 4)
+    np.testing.assert_array_equal(net(x).numpy(), x * 2)
+    types = [layer.type for layer in net.net_for(x).config.message.layer]
+    assert types == ["Input", "Parameter", "Lambda"]
+
+
 def test_names_of_modules_stay_when_a_function_of_that_name_is_called():
     class Net(nn.Module):
         def __init__(self):
