@@ -33,7 +33,7 @@ class Lambda(Layer):
 
     No file can hold a function: md.nn.Lambda hands it over, alone or Measured. Gradients flow as its own
     operations say. It gets dense bottoms, and its results must have the shapes that they have for bottoms of
-    zeros; of a batch with fewer records, shapes that differ in their number alone.
+    zeros; of a batch with fewer records or steps, lengths that differ as those of the bottoms do.
 
     A function whose `capturable` is True does the same work for the device in every pass, and gets all that
     differs from its Tensors: then iterations may be captured.
@@ -51,7 +51,7 @@ class Lambda(Layer):
                               "with md.nn.Lambda, or write a layer of your own (md.register_layer)")
         known = isinstance(handed, Measured)
         self.function = handed.function if known else handed
-        self.records = shapes[0][0] if shapes and shapes[0] else None
+        self.lengths = [length for shape in shapes for length in shape]
         self.shapes = (handed.tops if known and handed.bottoms == list(shapes)
                        else shapes_of(self.function, shapes, self.context.backend, self.context.dtype))
         return self.shapes
@@ -67,17 +67,24 @@ class Lambda(Layer):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         tops = as_tensors(self.function(*bottoms))
         shapes = [tuple(top.shape) for top in tops]
-        if shapes != self.shapes and shapes != self._shapes_for(bottoms):
+        if shapes != self.shapes and not self._fits(shapes, bottoms):
             raise ShapeError(f"the function gives {shapes}, but {self.shapes} for bottoms of zeros; shapes "
                              f"must not depend on values: run such code in a Module with traced = False")
         return tops
 
-    def _shapes_for(self, bottoms):
-        """Return the shapes of the tops where the first bottom has another number of records."""
-        if self.records is None:
-            return self.shapes
-        return [(bottoms[0].shape[0], *shape[1:]) if shape[:1] == (self.records,) else shape
-                for shape in self.shapes]
+    def _fits(self, shapes, bottoms):
+        """Return whether all lengths are those of zeros, or changed in the ratio of a length of a bottom.
+
+        So are a number of records, wherever its axis is, and one of records times steps.
+        """
+        now = [length for bottom in bottoms for length in bottom.shape]
+        if len(now) != len(self.lengths):
+            return False
+        ratios = {(1, 1), *zip(now, self.lengths, strict=True)}
+        return [len(shape) for shape in shapes] == [len(shape) for shape in self.shapes] and all(
+            any(ours * old == theirs * new for new, old in ratios)
+            for shape, other in zip(shapes, self.shapes, strict=True)
+            for ours, theirs in zip(shape, other, strict=True))
 
 
 def shapes_of(function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], backend: Any,

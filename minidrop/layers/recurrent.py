@@ -142,18 +142,34 @@ class RecurrentLayer(Layer):
             x = functions.flatten(x, 2)
         static = others[0] if self.static is not None else None
         states = [functions.reshape(state, state.shape[1:]) for state in others[self.static is not None:]]
-        if self.state_shapes():
-            states = [Tensor(self.state[name], backend=x.backend) for name in self.state_names]
+        if carries := bool(self.state_shapes()):
+            states = self._carried(x, cont)
         drop = self.hidden.of(x, self.drawn, self.plan.skips)
         h, *last = self._direction("", x, cont, static, states or None, drop)
         if self.both:
             back, *_ = self._direction("reverse_", x, cont, static, None, drop)
             h = functions.concat([h, back], 2)
-        if self.state_shapes():
+        if carries and x.shape[1] == self.streams:
             self.state = {name: state.data for name, state in zip(self.state_names, last, strict=True)}
         if len(self.config.top) == 1:
             return h
         return h, *[functions.reshape(state, (1, *state.shape)) for state in last]
+
+    def _carried(self, x, cont):
+        """Return the states before the first step; a batch of another number of streams must begin anew.
+
+        What follows such a batch goes on from zeros.
+        """
+        streams = x.shape[1]
+        if streams == self.streams:
+            return [Tensor(self.state[name], backend=x.backend) for name in self.state_names]
+        if x.backend.to_host((cont.data[0] != 0).any()):
+            raise ShapeError(f"the states of {self.streams} streams cannot go on in a batch of {streams}; "
+                             f"make all batches alike (drop_last leaves out a smaller last batch), or let "
+                             f"all sequences begin at step 0 (cont 0)")
+        zeros = x.backend.zeros
+        self.state = {name: zeros(shape, x.dtype) for name, shape in self.state_shapes().items()}
+        return [Tensor(zeros((streams, self.units), x.dtype), backend=x.backend) for _ in self.state_names]
 
     def _check_cont(self, cont):
         """Raise DataError if an entry of cont is neither 0 nor 1."""

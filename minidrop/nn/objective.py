@@ -94,14 +94,19 @@ class Objective:
     def _check_smaller(self, trace, records):
         """Raise ConfigError unless the net is the same for a last batch of fewer records."""
         remedy = "let the loader drop_last" if self.training else "choose another batch_size for the tests"
-        begin = (f"the last batch of an epoch has {records} record{'s' * (records != 1)} in place of "
-                 f"{self.batches.batch_size}, and for it the forward of {self.model.describe()} describes")
+        last = (f"the last batch of an epoch has {records} record{'s' * (records != 1)} in place of "
+                f"{self.batches.batch_size}")
+        begin = f"{last}, and for it the forward of {self.model.describe()} describes"
         try:
             # An axis of another length counts something else, such as steps; such a batch is refused later.
             other = self._trace([(records, *shape[1:]) if shape[:1] == (self.batches.batch_size,) else shape
                                  for shape in self.batches.shapes])
         except ConfigError as error:
             raise ConfigError(f"{begin} no net: {error}; {remedy}") from error
+        for name, module, _ in self.stateful:
+            if trace.states[name] != other.states.get(name):
+                raise ConfigError(f"{last}, but {module.describe()} is stateful: what it carries on is for "
+                                  f"{self.batches.batch_size}; {remedy}")
         for ours, theirs in zip(trace.message.layer, other.message.layer, strict=False):
             if ours != theirs:
                 raise ConfigError(f"{begin} another net, from layer {ours.name!r} ({ours.type}) on: let it "

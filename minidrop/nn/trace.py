@@ -65,7 +65,8 @@ class Trace:
 
     message: the NetParameter. inputs: the blobs of the arguments. handed:
     {layer: Measured} of its Lambdas, {layer: batches} of what reads a loader.
-    params: {layer: {name: Parameter}}. applied: [(layer name, module, which of its uses)].
+    params: {layer: {name: Parameter}}. states: {layer: {name: shape}}.
+    applied: [(layer name, module, which of its uses)].
 
     besides: further modules that add to the net, such as a loss. carries: whether the net carries recurrent
     states on from pass to pass, as that of a Solver; what is not `stateful` is then told to begin anew.
@@ -78,6 +79,7 @@ class Trace:
         self.handed: dict[str, Any] = {}
         self.carries = carries
         self.params: dict[str, dict[str, Parameter]] = {}
+        self.states: dict[str, dict[str, tuple[int, ...]]] = {}
         self.applied: list[tuple[str, Layer, int]] = []
         self._read: dict[str, bool] = {}                # {blob: whether a layer reads it}
         self._layers: set[str] = set()                  # the names of layers
@@ -143,6 +145,7 @@ class Trace:
         if not module.stateful:
             bottoms = beginning(self, module, bottoms, settings)
         symbols, message, graph = self._added(module.type, name, bottoms, tops, settings)
+        self.states[name] = graph.nodes[-1].layer.state_shapes()
         if self.carries:
             check_begins(module, graph.nodes[-1].layer)
         specs = graph.nodes[-1].layer.parameter_specs()

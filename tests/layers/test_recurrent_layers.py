@@ -626,3 +626,21 @@ def test_fill_follows_the_shape_of_its_bottom():
                               ("first: 1", "first needs a shape with an axis")):
         with pytest.raises(ConfigError, match=message):
             net_of(fill(settings))
+
+
+@every_kind
+def test_a_batch_with_another_number_of_streams_begins_anew(kind):
+    """As the last one of an epoch; what follows it goes on from zeros, and states of others go on nowhere."""
+    turned = [f'layer {{ name: "{blob}" type: "Permute" bottom: "in_{blob}" top: "{blob}" permute_param {{ '
+              f'order: {order} }} }}' for blob, order in (("x", [1, 0, 2]), ("cont", [1, 0]))]
+    text = [inputs_text(in_x=(STREAMS, STEPS, INPUTS), in_cont=(STREAMS, STEPS)), *turned, recurrent(kind)]
+    net = md.Net(parse_net("\n".join(text)), device="cpu", dtype="float64")
+    x, begins = numbers(STREAMS, STEPS, INPUTS), ones(STREAMS, STEPS)
+    forward(net, in_x=x, in_cont=begins)
+    begins[:, 0] = 0
+    first = forward(net, in_x=x, in_cont=begins)["r"]
+    with pytest.raises(ShapeError, match="layer 'r' .*: the states of 3 streams cannot go on in a batch of "
+                       "2; make all batches alike .* begin at step 0 .cont 0."):
+        net.forward(in_x=x[:2], in_cont=ones(2, STEPS))
+    np.testing.assert_allclose(forward(net, in_x=x[:2], in_cont=begins[:2])["r"], first[:, :2], atol=1e-15)
+    np.testing.assert_array_equal(forward(net, in_x=x, in_cont=ones(STREAMS, STEPS))["r"], first)

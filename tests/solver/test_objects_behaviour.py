@@ -7,6 +7,7 @@ from object_solvers import (
     BATCH,
     CLASSES,
     INPUTS,
+    RECORDS,
     SEED,
     X,
     Y,
@@ -198,3 +199,29 @@ def test_what_a_smaller_last_batch_may_do():
             by_hand(model, optimizer, loader(), 10)
         ends.append({**model.state_dict(), **optimizer.state_dict()})
     assert_same(*ends)
+
+
+def test_a_smaller_last_batch_with_the_steps_first():
+    """A Lambda's results may have the number of records on any axis, or multiplied by that of the steps."""
+    class Tagger(nn.Module):
+        def __init__(self):
+            self.lstm, self.scores = nn.LSTM(3, 5), nn.Linear(5, CLASSES)
+            self.half, self.flat = nn.Lambda(lambda x: x * 0.5), nn.Lambda(lambda x: x.reshape(-1, 5))
+
+        def forward(self, x):
+            steps = self.half(self.lstm(x.transpose(1, 0, 2)))
+            return self.scores(self.flat(steps)).reshape(4, -1, CLASSES).mean(0)
+    sequences, ends = ArrayDataset(X.reshape(RECORDS, 4, 3), Y), []
+    for trains in ("solver", "loop"):
+        model = Tagger().to("cpu", "float64").set_seed(2)
+        optimizer, batches = sgd(model), DataLoader(sequences, 16)
+        if trains == "solver":
+            solver_of(model, optimizer, batches).solve()
+        else:
+            by_hand(model, optimizer, batches, 10)
+        ends.append({**model.state_dict(), **optimizer.state_dict()})
+    assert_same(*ends)
+    model = Sequences(stateful=True).to("cpu")
+    with pytest.raises(md.ConfigError, match=r"has 2 records in place of 16, but LSTM 'lstm' is "
+                       r"stateful: what it carries on is for 16; let the loader drop_last"):
+        solver_of(model, sgd(model), batches)
