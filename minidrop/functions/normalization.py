@@ -104,16 +104,18 @@ class BatchNorm(Function):
 
 
 class ScaledBatchNorm(BatchNorm):
-    """y = f((x - mean) / sqrt(variance + eps) * weight + bias): `BatchNorm`, what scales it, and a ReLU.
+    """y = scale * f((x - mean) / sqrt(variance + eps) * weight + bias): `BatchNorm`, and what is below it.
 
-    weight, bias (channels,): dense; the bias may be missing. f: max(., 0) with `relu`, else nothing.
+    weight, bias (channels,): dense; the bias may be missing. f: max(., 0) with `relu`, else nothing; scale:
+    a positive number.
     """
 
-    __slots__ = ("relu", "x", "mean", "weight", "along")
+    __slots__ = ("relu", "scale", "x", "mean", "weight", "along")
 
-    def __init__(self, eps: float = 1e-5, stored: Stored | None = None, relu: bool = False):
+    def __init__(self, eps: float = 1e-5, stored: Stored | None = None, relu: bool = False,
+                 scale: float = 1.0):
         super().__init__(eps, stored)
-        self.relu = relu
+        self.relu, self.scale = relu, scale
 
     def _normalize(self, backend, x, weight, bias=None):
         kept = [kept for kept, _ in self.input_kept]
@@ -121,13 +123,13 @@ class ScaledBatchNorm(BatchNorm):
             raise KeptError("batch_norm needs all of weight and bias; call functions.expand on them first")
         self.along, self.x = Along(x.shape, 1, weight.shape, kept[0]), x
         self.weight, bias = (None if one is None else self.along.take(backend, one) for one in (weight, bias))
-        y, *numbers = backend.normalize_channels(x, self.eps, self.weight, bias, self.relu)
+        y, *numbers = backend.normalize_channels(x, self.eps, self.weight, bias, self.relu, self.scale)
         self.mean, self.y = numbers[0], y if self.relu else None
         return y, *numbers
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> Any:
         gx, *own = backend.normalize_channels_gradient(gy.reshape(self.x.shape), self.x, self.y, self.mean,
-                                                       self.factor, self.weight)
+                                                       self.factor, self.weight, self.scale)
         return gx.reshape(gy.shape), *(self.along.gradient(backend, g) for g in own[:len(wanted) - 1])
 
 
@@ -202,17 +204,18 @@ def _inverse_deviation(backend, variance, eps):
 
 
 def batch_norm(x: Tensor, stored: Stored | None = None, eps: float = 1e-5, weight: Tensor | None = None,
-               bias: Tensor | None = None, relu: bool = False) -> Any:
+               bias: Tensor | None = None, relu: bool = False, scale: float = 1.0) -> Any:
     """Return x normalized by the mean and variance of its channels, added to `stored`: see `BatchNorm`.
 
     weight, bias (channels,): what it is multiplied by then, and what is added, see `ScaledBatchNorm`. relu:
-    max(., 0) of that; it and the bias come with a weight. Raises ShapeError, KeptError.
+    max(., 0) of that, and scale: that times a positive number; both and the bias come with a weight. Raises
+    ShapeError, KeptError.
     """
     if weight is not None:
         check_shapes("batch_norm", weight=(weight.shape, x.shape[1:2]))
-        return ScaledBatchNorm(eps, stored, relu).apply(x, weight, *[] if bias is None else [bias])
-    if bias is not None or relu:
-        raise ShapeError("batch_norm: a bias and relu come with a weight, got none")
+        return ScaledBatchNorm(eps, stored, relu, scale).apply(x, weight, *[] if bias is None else [bias])
+    if bias is not None or relu or scale != 1:
+        raise ShapeError("batch_norm: a bias, relu and a scale come with a weight, got none")
     return BatchNorm(eps, stored).apply(x)
 
 

@@ -119,6 +119,40 @@ def put_of_samples(out: Any, x: np.ndarray, cols: Any, begin: Any, samples: Any,
 
 
 @jit
+def add_to_channels(out: Any, x: np.ndarray, channels: Any, begin: Any, first: Any, last: Any) -> None:
+    """out[n, channels[k]] += x[n, k] for n = begin + first .. begin + last - 1; arrays (N, C, places)."""
+    for n in range(begin + first, begin + last):
+        for k in range(channels.size):
+            to, own = out[n, channels[k]], x[n, k]
+            for i in range(own.size):
+                to[i] += own[i]
+
+
+@jit
+def take_of_channels(x: np.ndarray, out: Any, channels: Any, begin: Any, first: Any, last: Any) -> None:
+    """out[n, k] = x[n, channels[k]], as for `add_to_channels`."""
+    for n in range(begin + first, begin + last):
+        for k in range(channels.size):
+            own, to = x[n, channels[k]], out[n, k]
+            for i in range(own.size):
+                to[i] = own[i]
+
+
+@jit
+def put_of_channels(out: Any, x: np.ndarray, places: Any, begin: Any, first: Any, last: Any) -> None:
+    """out[n, c] = x[n, places[c]], 0 where that place is -1; n as for `add_to_channels`."""
+    for n in range(begin + first, begin + last):
+        for c in range(out.shape[1]):
+            to = out[n, c]
+            if places[c] < 0:
+                to[:] = 0
+                continue
+            own = x[n, places[c]]
+            for i in range(own.size):
+                to[i] = own[i]
+
+
+@jit
 def sum_groups(x: np.ndarray, order: Any, bounds: Any, out: Any, first: Any, last: Any) -> None:
     """out[i] = the sum of the rows x[order[j]] for bounds[i] <= j < bounds[i + 1], added in order."""
     for i in range(first, last):

@@ -103,9 +103,9 @@ def standardize_channels(x: np.ndarray, eps: Any, y: Any, mean: Any, variance: A
 
 
 @jit
-def normalize_channels(x: np.ndarray, eps: Any, weight: Any, bias: Any, relu: Any, zero: Any, y: Any,
-                       mean: Any, variance: Any, factor: Any, first: Any, last: Any) -> None:
-    """y = f((x - mean) * factor * weight + bias), else `standardize_channels`; relu: f = max(., 0)."""
+def normalize_channels(x: np.ndarray, eps: Any, weight: Any, bias: Any, relu: Any, scale: Any, zero: Any,
+                       y: Any, mean: Any, variance: Any, factor: Any, first: Any, last: Any) -> None:
+    """y = scale * f((x - mean) * factor * weight + bias), as `standardize_channels`; relu: f = max(., 0)."""
     for c in range(first, last):
         channel_moments(x, mean, variance, c, c + 1)
         factor[c] = x.dtype.type(1) / np.sqrt(variance[c] + eps)
@@ -115,17 +115,17 @@ def normalize_channels(x: np.ndarray, eps: Any, weight: Any, bias: Any, relu: An
             if relu:
                 for k in range(a.size):
                     value = (a[k] - middle) * slope * own + rise
-                    b[k] = zero if value <= zero else value
+                    b[k] = scale * (zero if value <= zero else value)
             else:
                 for k in range(a.size):
-                    b[k] = (a[k] - middle) * slope * own + rise
+                    b[k] = scale * ((a[k] - middle) * slope * own + rise)
 
 
 @jit
 def normalize_channels_gradient(gy: np.ndarray, x: np.ndarray, y: np.ndarray, relu: Any, mean: Any,
-                                factor: Any, weight: Any, zero: Any, gx: Any, gweight: Any, gbias: Any,
-                                first: Any, last: Any) -> None:
-    """gx, gweight, gbias of channels first .. last - 1; relu: gy counts only where y > 0."""
+                                factor: Any, weight: Any, scale: Any, zero: Any, gx: Any, gweight: Any,
+                                gbias: Any, first: Any, last: Any) -> None:
+    """gx, gweight, gbias of channels first .. last - 1; relu: gy counts only where y > 0; scale: of y."""
     sums, products = np.empty(_PARTS), np.empty(_PARTS)
     count = gy.shape[0] * gy.shape[2]
     for c in range(first, last):
@@ -139,21 +139,21 @@ def normalize_channels_gradient(gy: np.ndarray, x: np.ndarray, y: np.ndarray, re
                 if relu:
                     above = y[n, c, start:start + _PARTS]
                     for k in range(g.size):
-                        out[k] = g[k] if above[k] > zero else zero
+                        out[k] = g[k] * scale if above[k] > zero else zero
                 else:
                     for k in range(g.size):
-                        out[k] = g[k]
+                        out[k] = g[k] * scale
                 for k in range(g.size):
                     entry = np.float64(out[k])
                     sums[k] += entry
                     products[k] += entry * ((own[k] - middle) * slope)
         gweight[c], gbias[c] = products.sum(), sums.sum()
-        scale = weight[c] * slope
+        steep = weight[c] * slope
         shift, lean = gx.dtype.type(gbias[c] / count), gx.dtype.type(gweight[c] / count)
         for n in range(gy.shape[0]):
             own, out = x[n, c], gx[n, c]
             for k in range(own.size):
-                out[k] = (out[k] - shift - (own[k] - middle) * slope * lean) * scale
+                out[k] = (out[k] - shift - (own[k] - middle) * slope * lean) * steep
 
 
 @jit

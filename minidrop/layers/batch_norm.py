@@ -56,6 +56,7 @@ class BatchNorm(Layer):
             return functions.stored_norm(x, stored, self.eps, carry=True)
         if self.plan.scaling is None:
             return functions.batch_norm(x, stored, self.eps)
-        own = self.plan.scaling.params
+        own, below = self.plan.scaling.params, self.drawn.outputs
+        scales = self.plan.scales and x.kept is not None and x.kept == below.kept
         return functions.batch_norm(x, stored, self.eps, own["factor"], own.get("bias"),
-                                    self.plan.activation == "relu")
+                                    self.plan.activation == "relu", below.scale if scales else 1.0)

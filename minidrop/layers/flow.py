@@ -28,7 +28,8 @@ class Pass:
     finite: finite input gives finite output and derivative.
     compact: correct even if entries are missing; False if, say, each has a random number tied to its place.
     activation: the name of the function in Backend.activate, "" if there is none.
-    epilogue: can apply the Scale below it, and a ReLU below that, to its result (see NodePlan).
+    epilogue: can apply the Scale below it, a ReLU below that and the scale of a drop of units to its result
+        (see NodePlan).
     scales_channels: it multiplies the entries of axis 1 by a learned factor each, and may add a bias.
     mixes_samples: an entry depends on those of other samples too: what a drop leaves out must be the same for
         all of them.

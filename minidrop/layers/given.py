@@ -14,7 +14,8 @@ class NodePlan:
     activation: for a product, a normalization or a sum, the function it applies to its result
         (Backend.activate).
     scaling: for a normalization, the Scale layer whose factor and bias it applies.
-    scales: for a product, it multiplies the units that it computes by the scale of their drop.
+    scales: for a product or a normalization, it multiplies the units that it computes by the scale of their
+        drop.
     done: for an activation, a drop or a Scale, the layer above has already done its work.
     skips: for a drop inside the layer, its products leave out what is dropped; otherwise a mask is applied.
     expand: the numbers of the bottoms that the net makes dense first.

@@ -39,7 +39,9 @@ class NetDrops:
 
     def __init__(self, graph: Graph, plan: Plan, parts: Mapping[BlobRef, Part]):
         self.graph, self.plan, self.parts = graph, plan, parts
+        scalers = plan.scalers.values()
         self.random_nodes = [node for node in graph.nodes if node.drops or node.layer.stream is not None
+                             or node.index in scalers
                              or any(node in (*drop.producers, *drop.consumers) for drop in plan.drops)]
         self.reached = _reached(graph, plan)
         self.iteration: int | None = None

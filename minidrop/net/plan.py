@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from minidrop.layers.given import NodePlan
@@ -106,21 +107,22 @@ class Drop:
 class Epilogue:
     """What a product computes for the layers below it: y = scale * f(x W^T + b).
 
-    Or a normalization, y = f(z * factor + bias), or a sum, y = f(a + b).
+    Or a normalization, y = scale * f(z * factor + bias), or a sum, y = f(a + b).
     """
 
     product: Node
     scaling: Node | None = None          # the node whose factor and bias a normalization applies
     activation: Node | None = None       # the node whose function f it applies
     function: str = "none"               # the name of f
-    drop: Node | None = None             # the node whose scale it applies, if it computes only the kept units
+    drop: Node | None = None             # the node whose scale it applies, if it has only the kept units
 
     @property
     def line(self) -> str:
         parts = [node.name for node in (self.scaling, self.activation) if node is not None]
         if self.drop is not None:
             parts.append(f"the scale of {self.drop.name}")
-        return f"{self.product.name} applies {' and '.join(parts)}"
+        *others, last = parts
+        return f"{self.product.name} applies {', '.join(others) + ' and ' if others else ''}{last}"
 
 
 @dataclass
@@ -133,6 +135,11 @@ class Plan:
     drops: list = field(default_factory=list)
     epilogues: list = field(default_factory=list)
     expand: dict = field(default_factory=lambda: defaultdict(set))
+
+    @cached_property
+    def scalers(self) -> dict[int, int]:
+        """{index of a drop's node: index of the node that applies its scale}."""
+        return {one.drop.index: one.product.index for one in self.epilogues if one.drop is not None}
 
     def node_plans(self, nodes: list[Node], fused: bool = True) -> dict[int, NodePlan]:
         """Return the NodePlan of each node; without `fused` there are no epilogues."""
@@ -172,6 +179,8 @@ class Plan:
             taken = isinstance(draw, Weights)
             if not taken:
                 given[own][2] = Masked(draw) if masked else draw
+            if not masked and own in self.scalers:
+                given[self.scalers[own]][0] = draw
             for producer in drop.producers:
                 if producer is not drop.node and (taken or not masked):
                     given[producer.index][0] = Masked(draw) if masked else draw

@@ -18,9 +18,9 @@ A layer that drops what its own Products compute or read is drop and producer in
 serves drops of one kind: the drop below it first, then the drop above it if that is of the same kind.
 
 Epilogues come last: what a product can do in the pass that adds its bias, namely the activation below it and
-the scale of a drop of units whose kept set it computes; what a normalization can, the Scale below it and a
-ReLU below that. Those layers stay in the net and return their bottom. They must work in place, so that no
-other reader sees the overwritten blob, neither a layer nor the user in `net.blobs`.
+the scale of a drop of units whose kept set it computes; what a normalization can, the Scale below it, a ReLU
+below that and such a scale. Those layers stay in the net and return their bottom. They must work in place,
+so that no other reader sees the overwritten blob, neither a layer nor the user in `net.blobs`.
 """
 
 from __future__ import annotations
@@ -253,12 +253,13 @@ def _counts_in_loss(writer, ref):
 
 def _epilogues(graph, plan):
     """Yield the Epilogue of every product, normalization and sum that has one."""
-    scaled = {drop.producer.index: drop.node for drop in plan.drops
-              if drop.producer is not None and drop.kind == "units" and drop.fact.leaves_scale
-              and drop.node.is_own_word}
+    drops = [drop for drop in plan.drops
+             if drop.producer is not None and drop.kind == "units" and drop.fact.leaves_scale
+             and drop.node.is_own_word]
+    scaled = {drop.producer.index: drop.node for drop in drops}
     for node in graph.nodes:
         if any(fact.epilogue for fact in node.passes) and node.is_own_word:
-            yield from _scaled(graph, node)
+            yield from _scaled(graph, node, drops)
             continue
         if any(fact.epilogue for fact in node.sums) and node.is_own_word:
             below = _rectifier(_in_place_reader(graph, node))
@@ -278,8 +279,8 @@ def _epilogues(graph, plan):
             yield found
 
 
-def _scaled(graph, node):
-    """Yield the Epilogue of a normalization: a Scale below it, and a ReLU below that.
+def _scaled(graph, node, drops):
+    """Yield the Epilogue of a normalization: a Scale below it, a ReLU below that, and the scale of a drop.
 
     No Scale that passes no gradient down: it would stop that of its own parameters.
     """
@@ -288,7 +289,10 @@ def _scaled(graph, node):
             or not all(below.config.propagate_down)):
         return
     after = _rectifier(_in_place_reader(graph, below))
-    yield Epilogue(node, scaling=below, activation=after, function="none" if after is None else "relu")
+    last = _in_place_reader(graph, below if after is None else after)
+    drop = last if any(last is one.node for one in drops) else None
+    yield Epilogue(node, scaling=below, activation=after, function="none" if after is None else "relu",
+                   drop=drop)
 
 
 def _rectifier(node):

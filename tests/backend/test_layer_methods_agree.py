@@ -87,9 +87,9 @@ def test_standardize_channels_and_the_gradients_of_scales(backend, array, close,
 
 @memory
 @in_turn("biased", [False, True])
-@in_turn("relu", [False, True])
+@in_turn("relu, scale", [(False, 1.0), (True, 1.0), (False, 1.3), (True, 2.5)])
 @in_turn("shape", CHANNELS)
-def test_normalize_channels(backend, array, close, shape, relu, biased, layout):
+def test_normalize_channels(backend, array, close, shape, relu, scale, biased, layout):
     x, gy, weight = array(shape, layout), array(shape, layout), array(shape[1:2], "strided")
     bias = array(shape[1:2], "strided") if biased else None
     exact, down = x.astype(float), gy.astype(float)
@@ -97,15 +97,15 @@ def test_normalize_channels(backend, array, close, shape, relu, biased, layout):
     factor = 1 / np.sqrt(variance + 0.1)
     z = (exact - means(exact)[:, None]) * factor[:, None]
     y = z * weight[:, None] + (0 if bias is None else bias[:, None])
-    g = np.where(y > 0, down, 0) if relu else down
-    y = np.maximum(y, 0) if relu else y
+    g = scale * (np.where(y > 0, down, 0) if relu else down)
+    y = scale * (np.maximum(y, 0) if relu else y)
     scaled = g * weight[:, None]
     gx = factor[:, None] * (scaled - means(scaled)[:, None] - z * means(scaled * z)[:, None])
     for on in (backend, GENERIC):
         mine, theirs, own, rise = (None if one is None else on.asarray(one) for one in (x, gy, weight, bias))
-        found, *numbers = on.normalize_channels(mine, 0.1, own, rise, relu)
+        found, *numbers = on.normalize_channels(mine, 0.1, own, rise, relu, scale)
         gradients = on.normalize_channels_gradient(theirs, mine, found if relu else None, numbers[0],
-                                                   numbers[2], own)
+                                                   numbers[2], own, scale)
         for got, expected in zip((found, *numbers, *gradients),
                                  (y, means(exact), variance, factor, gx, (g * z).sum(axis=(0, 2)),
                                   g.sum(axis=(0, 2))), strict=True):

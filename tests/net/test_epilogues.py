@@ -4,7 +4,7 @@ same bits."""
 import nets
 import numpy as np
 import pytest
-from cases import every_pair, every_value
+from cases import every_pair, every_value, in_turn
 
 import minidrop as md
 from minidrop.autograd import no_grad
@@ -115,7 +115,13 @@ RELU = layer("ReLU", "r", "ip1")
 @pytest.mark.parametrize("chain, lines", [
     ([NORM, SCALE, RELU], ["n applies s and r"]),
     ([NORM, layer("Scale", "s", "ip1"), layer("TanH", "t", "ip1")], ["n applies s"]),
-    ([NORM, SCALE, RELU, drop("d", "ip1", extra="groups: 1")], ["n applies s and r"]),
+    ([NORM, SCALE, RELU, drop("d", "ip1", extra="groups: 1")], ["n applies s, r and the scale of d"]),
+    ([NORM, SCALE, drop("d", "ip1", "UNIT", 0.3, extra="groups: 1")], ["n applies s and the scale of d"]),
+    ([NORM, SCALE, drop("d", "ip1", "ROW", extra="groups: 1"), RELU], ["n applies s and the scale of d"]),
+    ([NORM, SCALE, RELU, drop("d", "ip1", "ROW", 0.7, "up", "groups: 1"), drop("ip1", "up", rate=0)],
+     ["n applies s and r"]),
+    ([NORM, SCALE, RELU, drop("d", "ip1")], ["n applies s and r"]),     # groups keep other channels each
+    ([NORM, SCALE, RELU, drop("d", "ip1", "BLOCK")], ["n applies s and r"]),
     ([NORM, SCALE, layer("ReLU", "r", "ip1", extra="relu_param { negative_slope: 0.1 }")], ["n applies s"]),
     ([NORM, RELU, SCALE], []),
     ([NORM, layer("Scale", "s", "ip1", extra="loss_weight: 1"), RELU], ["n applies s"]),
@@ -130,6 +136,32 @@ RELU = layer("ReLU", "r", "ip1")
 def test_a_normalization_applies_what_scales_it(chain, lines):
     net = net_of(ip("ip1", "data"), *chain, ip("ip2", "ip1", 7), nets.LOSS % "ip2", dtype="float64")
     check_applied(net, lines)
+
+
+@in_turn("family, rate", [("ROW", 0.5), ("UNIT", 0.3), ("PERIODIC", 0.7)])
+@in_turn("dtype", ["float32", "float64"])
+def test_gradients_of_a_scaled_normalization_have_the_same_bits(family, rate, dtype):
+    """In images, whose channels are computed by loops, and in rows, whose are not."""
+    image = ('layer { name: "in" type: "Input" top: "data" top: "t" input_param { shape { dim: 3 dim: 2 '
+             'dim: 9 dim: 9 } shape { dim: 3 dim: 4 } } }')
+    conv = layer("Convolution", "c", "data", "ip1", "convolution_param { num_output: 10 kernel_size: 2 }")
+    chain = [NORM, SCALE, RELU, drop("d", "ip1", family, rate, extra="groups: 1")]
+    end = [ip("ip2", "ip1", 4), layer("EuclideanLoss", "loss", "ip2 t", "loss")]
+    x = np.random.default_rng(1)
+    batch = {"data": x.standard_normal((3, 2, 9, 9)), "t": x.standard_normal((3, 4))}
+    rows = [nets.IMAGES, ip("ip1", "data"), *chain, ip("ip2", "ip1", 7), nets.LOSS % "ip2"]
+    for layers, inputs in (([image, conv, *chain, *end], batch), (rows, BATCH)):
+        found = []
+        for fused in (True, False):
+            net = Net(parse_net("\n".join(layers)), device="cpu", dtype=dtype, seed=3)
+            net.mode = Mode(fused=fused)
+            for iteration in range(4):
+                net.draw_patterns(iteration)
+                net.forward(**inputs)
+                net.backward()
+            found.append({name: p.dense_grad().tobytes() for name, p in net.parameters().items()
+                          if p.grad is not None})
+        assert net.plan.epilogues[0].drop.name == "d" and len(found[0]) == 6 and found[0] == found[1]
 
 
 def added(extra=""):

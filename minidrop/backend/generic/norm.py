@@ -65,20 +65,26 @@ class Normalization(Products):
         return gx
 
     def normalize_channels(self, x: np.ndarray, eps: float, weight: np.ndarray, bias: np.ndarray | None,
-                           relu: bool) -> tuple[np.ndarray, ...]:
-        """Return (y, mean, variance, factor): y = f(z * weight + bias), with the numbers of each channel.
+                           relu: bool, scale: float = 1.0) -> tuple[np.ndarray, ...]:
+        """Return (y, mean, variance, factor): y = scale * f(z * weight + bias), numbers of each channel.
 
-        z and the others: those of `standardize_channels`; f: max(., 0) with `relu`, else nothing.
+        z and the others: those of `standardize_channels`; f: max(., 0) with `relu`, else nothing; scale > 0.
         """
         z, mean, variance, factor = self.standardize_channels(x, eps)
         y = self.transform_channels(z, None, weight, bias)
-        return self.xp.maximum(y, 0, out=y) if relu else y, mean, variance, factor
+        if relu:
+            y = self.xp.maximum(y, 0, out=y)
+        if scale != 1:
+            y *= y.dtype.type(scale)
+        return y, mean, variance, factor
 
     def normalize_channels_gradient(self, gy: np.ndarray, x: np.ndarray, y: np.ndarray | None,
-                                    mean: np.ndarray, factor: np.ndarray,
-                                    weight: np.ndarray) -> tuple[np.ndarray, ...]:
+                                    mean: np.ndarray, factor: np.ndarray, weight: np.ndarray,
+                                    scale: float = 1.0) -> tuple[np.ndarray, ...]:
         """Return (gx, gweight, gbias) of `normalize_channels`; y: its result with `relu`, None without."""
         z = self.transform_channels(x, mean, factor)
+        if scale != 1:
+            gy = gy * gy.dtype.type(scale)
         g = gy if y is None else self.xp.where(y > 0, gy, gy.dtype.type(0))
         gx, gweight, gbias = self.scale_gradients(g, z, weight)
         return self.standardize_gradient(gx, z, factor), gweight, gbias

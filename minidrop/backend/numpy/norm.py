@@ -86,25 +86,26 @@ class Normalization(Generic):
         return gx
 
     def normalize_channels(self, x: np.ndarray, eps: float, weight: np.ndarray, bias: np.ndarray | None,
-                           relu: bool) -> tuple[np.ndarray, ...]:
+                           relu: bool, scale: float = 1.0) -> tuple[np.ndarray, ...]:
         if not _fit(x) or not x.size:
-            return super().normalize_channels(x, eps, weight, bias, relu)
+            return super().normalize_channels(x, eps, weight, bias, relu, scale)
         from minidrop.kernels import cpu_norm
         y, *numbers = self.empty(x.shape, x.dtype), *(self.empty(x.shape[1:2], x.dtype) for _ in range(3))
         threads.by_rows(cpu_norm.normalize_channels, x.shape[1], 3 * x.size, x, x.dtype.type(eps),
-                        _each(weight, 1, x), _each(bias, 0, x), relu, x.dtype.type(0), y, *numbers)
+                        _each(weight, 1, x), _each(bias, 0, x), relu, x.dtype.type(scale), x.dtype.type(0), y,
+                        *numbers)
         return y, *numbers
 
     def normalize_channels_gradient(self, gy: np.ndarray, x: np.ndarray, y: np.ndarray | None,
-                                    mean: np.ndarray, factor: np.ndarray,
-                                    weight: np.ndarray) -> tuple[np.ndarray, ...]:
+                                    mean: np.ndarray, factor: np.ndarray, weight: np.ndarray,
+                                    scale: float = 1.0) -> tuple[np.ndarray, ...]:
         if not _fit(gy, x):
-            return super().normalize_channels_gradient(gy, x, y, mean, factor, weight)
+            return super().normalize_channels_gradient(gy, x, y, mean, factor, weight, scale)
         from minidrop.kernels import cpu_norm
         gx, *sums = self.empty(x.shape, x.dtype), *(self.empty(x.shape[1:2], x.dtype) for _ in range(2))
         threads.by_rows(cpu_norm.normalize_channels_gradient, x.shape[1], 4 * x.size, gy, x,
                         x if y is None else y, y is not None, mean, factor, _each(weight, 1, x),
-                        x.dtype.type(0), gx, *sums)
+                        x.dtype.type(scale), x.dtype.type(0), gx, *sums)
         return gx, *sums
 
     def normalize_rows(self, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None,
