@@ -172,6 +172,31 @@ def weight_gradient(x: np.ndarray, c: Any, channels: Any, layout: Any, offsets: 
 
 
 @jit
+def dot_weight_gradient(x: np.ndarray, c: Any, channels: Any, layout: Any, offsets: Any, gy: np.ndarray,
+                        o: Any, outputs: Any, flat: Any, gW: Any, laid: Any, g: Any, zero: Any, form: Any,
+                        first: Any, last: Any) -> None:
+    """gW[k, t] += the sum over bands first .. last - 1 of gy[o + k] times what tap t reads, from c on.
+
+    layout, flat, laid, g: as for `each_weight_gradient`, of all channels and outputs; form: rows, taps and
+    numbers of a vector; gW, offsets: as many rows and taps as blocks have.
+    """
+    lines, pitch, band = layout[3:]
+    bands, row = -(-gy.shape[2] // band), g.shape[1] // gW.shape[0]
+    vectors = -(-((band - 1) * pitch + gy.shape[3]) // len(form[2]))
+    for begin in range(first, last, len(laid)):
+        count = min(len(laid), last - begin)
+        for i in range(count):
+            n, top = (begin + i) // bands, (begin + i) % bands * band
+            lay_out(x, n, c, channels, top, layout, lines * pitch, laid[i])
+            lay_out(gy, n, o, outputs, top, flat, row, g[i])
+        for k in range(0, gW.shape[0], len(form[0])):
+            for t in range(0, offsets.size, len(form[1])):
+                add_dots(g[0, k * row:].ctypes.data, row, g.shape[1], laid.ctypes.data, laid.shape[1],
+                         offsets[t:].ctypes.data, gW[k, t:].ctypes.data, offsets.size, count, vectors, zero,
+                         form)
+
+
+@jit
 def add_squares(found: Any, squares: Any, gW: Any, first: Any, last: Any) -> None:
     """gW[k + r, t + s] = the sum over parts of found[part, i, s, r], for squares i = (k, t, rows, columns).
 

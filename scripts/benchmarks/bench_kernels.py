@@ -120,6 +120,14 @@ def windows(images=16):
              lambda on: on.convolve_each_weight_gradient(x, out, window))):
         yield kernels[0], f"{what}, {name}", partial(_without_vectors, work)
         yield kernels[1], f"{what}, {name}", work
+    few = np.ascontiguousarray(W[:8])
+    yield ("dot_weight_gradient", f"{what}, to 8: weights",
+           lambda on: on.convolve_gradients(x, few, out[:, :8].copy(), window))
+    kept, total = KeptByGroup([Kept(0, 4, 2, 64), Kept(2, 4, 2, 64)]), np.zeros_like(x)
+    part, half = Backend().compact(x, kept, 1), f"x {images}x64x32x32, 2 of 4 channels in two groups"
+    yield "take_of_channels", half, lambda on: on.compact(x, kept, 1)
+    yield "put_of_channels", half, lambda on: on.expand(part, kept, 1)
+    yield "add_to_channels", half, lambda on: on.add_kept(total, part, kept, 1)
     pool, places = Window.of((3, 3), 2), (16, 16)
     y, index = Backend().max_pool(x, pool, places)
     what = f"{what} / 2"

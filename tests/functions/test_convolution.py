@@ -261,7 +261,7 @@ IN_PLACE = pytest.mark.skipif(not vectors.BITS, reason="needs AVX2 with FMA, or 
     (12, 9, Window((2, 3), (1, 2), (0, 0), (3, 1)))])
 def test_every_remainder_of_blocks_bands_and_vectors(outputs, channels, lines, columns, window, dtype,
                                                      monkeypatch):
-    """Whole images, and bands of two lines with squares of 5 channels: against the generic methods."""
+    """Whole images, and bands of two lines with squares of 5 channels; vectors of outputs and of places."""
     x, W, b, gy = (numbers(*shape).astype(dtype) for shape in (
         (3, channels, lines, columns), (outputs, channels, *window.size), (outputs,),
         (3, outputs, *window.places((lines, columns)))))
@@ -280,8 +280,10 @@ def test_every_remainder_of_blocks_bands_and_vectors(outputs, channels, lines, c
         if in_bands:
             monkeypatch.setattr(direct, "_bands", lambda *given: (min(2, given[2]), -(-given[2] // 2)))
             monkeypatch.setattr(direct, "_SQUARE", 5)
-        for got, wanted in zip(results(get_backend("cpu")), expected, strict=True):
-            np.testing.assert_allclose(got, wanted, rtol=bound, atol=bound)
+        for cost in (0, 1e9):
+            monkeypatch.setattr(direct, "_DOT_COST", cost)
+            for got, wanted in zip(results(get_backend("cpu")), expected, strict=True):
+                np.testing.assert_allclose(got, wanted, rtol=bound, atol=bound)
 
 
 @IN_PLACE
@@ -333,15 +335,17 @@ def test_many_phases_are_not_taken(stride, expected):
 
 
 @IN_PLACE
-def test_what_no_window_reads_is_in_no_gradient():
+def test_what_no_window_reads_is_in_no_gradient(monkeypatch):
     """A NaN in the last line of 20 with windows of 3 and a stride of 2, and in a corner with one of 1."""
     for place, window, read in (((0, 1, 19, 7), Window.of((3, 3), stride=2), 0),
                                 ((0, 1, 5, 0), Window.of((3, 3)), 3)):
         x = numbers(2, 3, 20, 20)
         x[place] = np.nan
         gy = numbers(2, 4, *window.places((20, 20)))
-        gW = get_backend("cpu").convolve_gradients(x, numbers(4, 3, 3, 3), gy, window).reshape(4, 3, 9)
-        assert np.isnan(gW[:, 1]).sum() == 4 * read and np.isfinite(gW[:, [0, 2]]).all()
+        for cost in (0, 1e9):
+            monkeypatch.setattr(direct, "_DOT_COST", cost)
+            gW = get_backend("cpu").convolve_gradients(x, numbers(4, 3, 3, 3), gy, window).reshape(4, 3, 9)
+            assert np.isnan(gW[:, 1]).sum() == 4 * read and np.isfinite(gW[:, [0, 2]]).all()
         own = get_backend("cpu").convolve_each_weight_gradient(x, gy[:, :3], window)
         assert np.isnan(own).sum() == read
 

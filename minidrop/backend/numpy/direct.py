@@ -22,7 +22,10 @@ from minidrop.kernels import threads
 _ROWS = {512: (8, 4), 256: (4, 2)}
 _PRODUCT_TAPS = {512: 12, 256: 6}
 _TAPS_ALONE = 9             # of a gradient of one row
+_DOTS = {512: (4, 6), 256: (2, 5)}      # rows and taps of one whose vectors lie along the places
 _BAND_BYTES = 3 << 17       # of a band that is laid out: within the second cache
+_DOT_BYTES = 3 << 16        # of images, and of gradients of theirs, whose products are summed up at once
+_DOT_COST = 1.2             # what a number of theirs costs, more than one of vectors of outputs
 _LEAST_UNITS = 8            # so many can be shared between cores
 _LEAST_SHARE = 0.4          # of a vector's places that are wanted
 _SQUARE = 128               # channels of x and of gy whose weights' gradients are computed at once
@@ -197,6 +200,9 @@ def _panels(backend, W):
 def weight_gradient(backend: Any, x: np.ndarray, gy: np.ndarray, window: Window, c: int, channels: int,
                     o: int, outputs: int) -> np.ndarray:
     """Return gW (outputs, channels * entries) for channels c .. of x, o .. of gy."""
+    dotted = _dotted(backend, x, gy, window, c, channels, o, outputs)
+    if dotted is not None:
+        return dotted
     from minidrop.kernels import cpu_direct
     from minidrop.kernels.vectors import BITS
     taps, lanes, zero = _PRODUCT_TAPS[BITS], lanes_of(x.dtype), x.dtype.type(0)
@@ -235,6 +241,48 @@ def weight_gradient(backend: Any, x: np.ndarray, gy: np.ndarray, window: Window,
     return gW
 
 
+def _dotted(backend, x, gy, window, c, channels, o, outputs):
+    """Return `weight_gradient` by vectors along the places, None if they do not pay, or it is not finite.
+
+    They do for few outputs, which would fill a vector in part.
+    """
+    from minidrop.kernels import cpu_direct
+    from minidrop.kernels.vectors import BITS
+    lanes, (lines, places), (rows, taps) = lanes_of(x.dtype), gy.shape[2:], _DOTS[BITS]
+    band, bands = _bands((channels * x.shape[3] + outputs * places) * x.itemsize, window, lines, _LEAST_UNITS)
+    layout = _layout(x.shape[3], window, places, band)
+    offsets = _padded(layout.offsets(channels), taps)
+    height, row, flat = -(-outputs // rows) * rows, *_flat(layout, places, lanes)
+    depth = channels * window.entries
+    across = -(-outputs // lanes) * lanes * (depth + -depth % _PRODUCT_TAPS[BITS]) * lines * places
+    if height * offsets.size * row * bands * _DOT_COST > across:
+        return None
+    parts = _parts(len(x), len(x) * lines * places, 1)
+    found = backend.zeros((len(parts), height, offsets.size), x.dtype)
+    laid, gradient = layout.room(channels, lanes), height * row
+    images = max(1, _DOT_BYTES // ((laid + gradient) * x.itemsize))
+
+    def some(first, last):
+        a, b = (backend.zeros((images, numbers), x.dtype) for numbers in (laid, gradient))
+        for part in range(first, last):
+            cpu_direct.dot_weight_gradient(
+                x, c, channels, layout.numbers, offsets, gy, o, outputs, flat, found[part], a, b,
+                x.dtype.type(0), as_types(rows, taps, lanes), *(n * bands for n in parts[part]))
+
+    threads.by_rows(some, len(parts), _work(len(x) * lines * places, depth, outputs))
+    gW = np.ascontiguousarray(np.add.reduce(found, axis=0)[:outputs, :depth])
+    # Places between the lines are multiplied by zeros: a NaN there is none of the gradient.
+    return gW if np.isfinite(gW).all() else None
+
+
+def _flat(layout, places, lanes):
+    """Return (numbers of a channel, layout) of outputs' gradients whose lines lie as those of a Layout."""
+    *_, pitch, band = layout.numbers
+    vectors = -(-((band - 1) * pitch + places) // lanes)
+    return (max(vectors * lanes, band * pitch),
+            (np.ones(2, int), np.zeros(2, int), np.zeros((1, 2), int), band, pitch, band))
+
+
 def _parts(images, places, squares):
     """Return the runs of images that are added up by themselves: as many as make work for all cores.
 
@@ -256,10 +304,8 @@ def each_weight_gradient(backend: Any, x: np.ndarray, gy: np.ndarray, window: Wi
     lanes, (lines, places) = lanes_of(x.dtype), gy.shape[2:]
     band, bands = _bands((x.shape[3] + places) * x.itemsize, window, lines, _LEAST_UNITS)
     layout = _layout(x.shape[3], window, places, band)
-    pitch = layout.numbers[4]
-    flat = (np.ones(2, int), np.zeros(2, int), np.zeros((1, 2), int), band, pitch, band)
     offsets = _padded(layout.offsets(1), _TAPS_ALONE)
-    laid, g = layout.room(1, lanes), band * pitch + 2 * lanes
+    laid, (g, flat) = layout.room(1, lanes), _flat(layout, places, lanes)
     images = min(len(x) * bands, max(1, _BAND_BYTES // ((laid + g) * x.itemsize)))
     gW = np.zeros((gy.shape[1], offsets.size), x.dtype)
 
