@@ -76,10 +76,12 @@ def _thread_count():
 
 _is_short = _spin_is_short()
 COUNT = _thread_count()
-# Below this a second thread costs more than it saves (scripts/benchmarks/bench_mlp.py, 1024 and 2048).
-_LEAST_ELEMENTS = 3 << 19
+# Below this a second thread that has to be woken costs more than it saves (scripts/benchmarks/bench_mlp.py,
+# 1024 and 2048), and below the other number one that waits for work.
+_LEAST_ELEMENTS, _LEAST_SHARED = 3 << 19, 1 << 18
 _tasks: queue.SimpleQueue[tuple] = queue.SimpleQueue()  # (kernel, arguments, where to put None or the error)
 _workers: list[threading.Thread] = []
+_relay: Any = None      # the workers that wait for work in compiled code, see relay.py; None: they sleep
 # Changes with every call of `by_rows`: a thread that waits for other work in compiled code leaves then.
 interrupts = array("q", [0])
 _calls = itertools.count(1)
@@ -99,8 +101,8 @@ def notice() -> None:
 
 def _forget_workers():
     """A forked child has none of its parent's threads."""
-    global _tasks
-    _tasks = queue.SimpleQueue()
+    global _tasks, _relay
+    _tasks, _relay = queue.SimpleQueue(), None
     _workers.clear()
     _blas_on_one_thread.forget()
 
@@ -128,26 +130,44 @@ def by_rows(kernel: Callable, rows: int, elements: int, *args: Any) -> None:
 
 
 def _by_rows(kernel, rows, elements, args):
-    parts = min(COUNT, rows) if elements >= _LEAST_ELEMENTS else 1
+    parts = min(COUNT, rows) if elements >= _LEAST_SHARED else 1
     # Within a part of other work nobody may be left to take a task: the one who waits for it is waited for.
     if parts < 2 or is_worker():
         kernel(*args, 0, rows)
         return
-    _start_workers()
     bounds = [rows * part // parts for part in range(parts + 1)]
-    done = _Answers()
-    for part in range(1, parts):
-        _tasks.put((kernel, (*args, *bounds[part:part + 2]), done))
-    interrupts[0] = next(_calls)        # after the tasks: who is asked to wait from now on comes behind them
     try:
         _here.is_worker = True      # as those of the other parts
-        kernel(*args, *bounds[:2])
+        if _relay is not None and _relay.share(kernel, bounds, args):
+            return
+        if elements < _LEAST_ELEMENTS:
+            kernel(*args, 0, rows)
+            return
+        _wake(kernel, bounds, args)
     finally:
         _here.is_worker = False
+
+
+def _wake(kernel, bounds, args):
+    """Have threads that may sleep compute all but the first part of a call."""
+    _start_workers()
+    done, parts = _Answers(), len(bounds) - 1
+    for part in range(1, parts):
+        _put((kernel, (*args, *bounds[part:part + 2]), done))
+    interrupts[0] = next(_calls)        # after the tasks: who is asked to wait from now on comes behind them
+    try:
+        kernel(*args, *bounds[:2])
+    finally:
         done.wait(parts - 1)        # no thread may write to `args` after this call
     for error in done.errors:
         if error is not None:
             raise error
+
+
+def _put(task):
+    _tasks.put(task)
+    if _relay is not None:
+        _relay.news()
 
 
 class _Answers:
@@ -174,7 +194,7 @@ class _Answers:
 def ask(kernel: Callable, *args: Any) -> None:
     """Have a thread call kernel(*args) when it is free; nobody waits for it, and it must not fail."""
     _start_workers()
-    _tasks.put((kernel, args, _Answers()))
+    _put((kernel, args, _Answers()))
 
 
 def is_worker() -> bool:
@@ -183,8 +203,14 @@ def is_worker() -> bool:
 
 
 def _start_workers():
+    global _relay
+    if _relay is None:
+        from minidrop.kernels import relay
+        _relay = relay.Relay(COUNT) if relay.IS_KNOWN else None
     while len(_workers) < COUNT - 1:
-        worker = threading.Thread(target=_work, name="minidrop-kernel", daemon=True)
+        me = len(_workers) + 1
+        worker = threading.Thread(target=_work, args=(me, _tasks, _relay), name="minidrop-kernel",
+                                  daemon=True)
         worker.start()              # RuntimeError where the system has no more threads
         _workers.append(worker)     # not before: tasks would wait for a thread that there is not
 
@@ -248,10 +274,12 @@ def _blas():
     return None
 
 
-def _work():
+def _work(me, tasks, relay):
     _here.is_worker = True
-    tasks = _tasks
+    waits = relay is not None and me < relay.threads
     while True:
+        if waits and relay.attend(me, tasks):
+            continue
         kernel, args, done = tasks.get()
         try:
             kernel(*args)

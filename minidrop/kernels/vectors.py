@@ -238,6 +238,28 @@ def store(context: Any, words: Any, place: Any, number: Any) -> Any:
 
 
 @intrinsic
+def swap(context: Any, words: Any, place: Any, expected: Any, number: Any) -> Any:
+    """words[place] = number if it is `expected`; return whether it was."""
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        found = builder.cmpxchg(_word(context, builder, signature, args), args[2], args[3], "seq_cst",
+                                "seq_cst")
+        return builder.extract_value(found, 1)
+
+    return types.boolean(words, types.intp, types.int64, types.int64), code
+
+
+@intrinsic
+def give_way(context: Any) -> Any:
+    """Let another thread have the core, if one waits for it."""
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_LANE, []), "sched_yield")
+        builder.call(function, [])
+        return context.get_dummy_value()
+
+    return types.void(), code
+
+
+@intrinsic
 def pause(context: Any) -> Any:
     """Let the other thread of a core go first, in a loop that waits."""
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:

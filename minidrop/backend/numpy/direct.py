@@ -252,7 +252,7 @@ def _dotted(backend, x, gy, window, c, channels, o, outputs):
     band, bands = _bands((channels * x.shape[3] + outputs * places) * x.itemsize, window, lines, _LEAST_UNITS)
     layout = _layout(x.shape[3], window, places, band)
     offsets = _padded(layout.offsets(channels), taps)
-    height, row, flat = -(-outputs // rows) * rows, *_flat(layout, places, lanes)
+    height, (row, flat) = -(-outputs // rows) * rows, _flat(layout, places, lanes)
     depth = channels * window.entries
     across = -(-outputs // lanes) * lanes * (depth + -depth % _PRODUCT_TAPS[BITS]) * lines * places
     if height * offsets.size * row * bands * _DOT_COST > across:
