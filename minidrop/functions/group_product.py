@@ -55,8 +55,7 @@ class GroupProduct:
 
         def product(i):
             part = backend.operand(self._read(backend, x, self.pieces[i], 0))
-            weight = (backend.submatrix(W, *self.sides[i]) if self.transpose
-                      else backend.kept_operand(W, *self.sides[i], part.shape[0]))
+            weight = backend.submatrix(W, *self.sides[i])
             self.saved[i] = part, weight
             return part, weight, False, not self.transpose, self._run(y, self.pieces[i], 1)
 

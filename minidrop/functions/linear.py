@@ -130,8 +130,7 @@ class KeptProduct:
         """Return x W^T + b, (samples, kept outputs)."""
         self.x = backend.operand(x)
         # Gathered once, for the forward product and the input gradient.
-        self.W = (backend.submatrix(W, self.rows, self.cols) if self.transpose
-                  else backend.kept_operand(W, self.rows, self.cols, len(x)))
+        self.W = backend.submatrix(W, self.rows, self.cols)
         y = backend.gemm(self.x, self.W, trans_b=not self.transpose)
         if b is not None:
             backend.add_to_rows(y, backend.take(b, self.out_kept, 0))

@@ -22,7 +22,6 @@ from in_turn import measure as measure_in_turn
 from step_floor import COPY, CopySteps, add_floor, mean_bytes, print_floor
 
 from minidrop.apps.timing import profile_steps
-from minidrop.backend.numpy.compact import KeptWeight
 from minidrop.errors import ConfigError
 
 
@@ -40,7 +39,7 @@ class Products:
 
         def recording(backend, a, b, trans_a=False, trans_b=False, out=None):
             y = gemm(backend, a, b, trans_a, trans_b, out)
-            a, b = a.copy(), b.array() if isinstance(b, KeptWeight) else b.copy()
+            a, b = a.copy(), b.copy()
             operands.append((a.T if trans_a else a, b.T if trans_b else b, y.copy()))
             return y
 

@@ -204,13 +204,7 @@ def group_products(units=2048, samples=64):
         product = (on.late_product(gy, x, kept) if backend is on else None) or on.gemm(gy, x, trans_a=True)
         on.sgd_update(W, history, [Block(product, kept, kept)], 1e-6, 0.9, 5e-4, False, 1.0)
 
-    def products(backend):
-        weight = (on.kept_operand(W, kept, kept, samples) if backend is on else on.submatrix(W, kept, kept))
-        on.gemm(x, weight, trans_b=True)
-        on.gemm(gy, weight)
-
     yield "sgd_update_late", f"{samples} samples, W {units}x{units}, 15 of 30: gradient, update", update
-    yield "multiply_kept, panels", f"{samples} samples, W {units}x{units}, 15 of 30: y, gx", products
 
 
 def main():

@@ -8,7 +8,7 @@ from nets import IMAGES, LOSS, drop, images, ip, layer, net_of
 from minidrop import NonFiniteError, Solver
 from minidrop.autograd import Block, Parameter
 from minidrop.backend import get_backend
-from minidrop.backend.numpy import compact, late
+from minidrop.backend.numpy import late
 from minidrop.backend.numpy.late import LateProduct
 from minidrop.config import parse_solver
 from minidrop.kept import Kept
@@ -46,7 +46,7 @@ def always(monkeypatch):
     made, begin = [], LateProduct.__init__
     monkeypatch.setattr(late, "LEAST_ENTRIES", 1)
     monkeypatch.setattr(late, "MOST_COPIED", np.inf)
-    monkeypatch.setattr(compact, "LEAST_RUN", 0)
+    monkeypatch.setattr(late, "LEAST_RUN", 0)
     monkeypatch.setattr(LateProduct, "__init__",
                         lambda self, *given: made.append(self) or begin(self, *given))
     return made

@@ -78,13 +78,6 @@ class KeptSets(Arrays):
         """
         return self.take(self.take(W, rows, 0), cols, 1)
 
-    def kept_operand(self, W: np.ndarray, rows: Kept | None, cols: Kept | None, samples: int) -> Any:
-        """Return W[rows, cols] for two products with `samples` rows: `gemm` with trans_b, then without.
-
-        Nothing else may read it; between them W does not change.
-        """
-        return self.submatrix(W, rows, cols)
-
     def round_block(self, W: np.ndarray, rows: Any, cols: Any, factor: np.ndarray, kind: str,
                     out: Any) -> None:
         """out = the bits of factor * W[rows, cols] as "float16" or "bfloat16": float32 -> uint16.

@@ -10,7 +10,6 @@ import numpy as np
 from minidrop.backend.generic import Backend
 from minidrop.backend.generic.nn import TANH_GATE
 from minidrop.backend.late import Late
-from minidrop.backend.numpy.compact import CompactProducts, KeptWeight
 from minidrop.backend.numpy.convolution import Convolutions
 from minidrop.backend.numpy.kept import KeptSets
 from minidrop.backend.numpy.late import LateProducts
@@ -27,7 +26,7 @@ _CHUNK_BYTES = 1 << 19      # an array of this size and its result fit into a co
 
 
 class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Probabilities, RandomNumbers, ThinProducts,
-                   LateProducts, CompactProducts, KeptSets, Backend):
+                   LateProducts, KeptSets, Backend):
     """The host. Large arrays come from a pool; products write into them with `out=`, so none is allocated."""
 
     name = "cpu"
@@ -72,8 +71,6 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Probabilities,
 
     def gemm(self, a: np.ndarray, b: np.ndarray, trans_a: bool = False, trans_b: bool = False,
              out: np.ndarray | None = None) -> np.ndarray:
-        if isinstance(b, KeptWeight):
-            return b.multiplied(a, trans_b, out)
         a = a.T if trans_a else a
         b = b.T if trans_b else b
         if out is not None and not out.flags.c_contiguous:

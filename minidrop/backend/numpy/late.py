@@ -10,12 +10,12 @@ import numpy as np
 from minidrop.backend.generic import Backend
 from minidrop.backend.late import Late
 from minidrop.backend.numpy import thin
-from minidrop.backend.numpy.compact import has_long_runs
 from minidrop.kept import Kept
 from minidrop.kernels import threads
 
 MOST_SAMPLES = 128          # of more the product is longer, and what it writes counts less
 LEAST_ENTRIES = 1 << 16     # of the product
+LEAST_RUN = 4               # neighbours, on average: each run is added by whole vectors
 MOST_COPIED = 0.5           # of as many numbers: what is packed is read again for each block of rows
 _FORMS = {512: (12, 2), 256: (6, 2)}        # rows and vectors of a block, see `thin._FORMS`
 
@@ -60,6 +60,11 @@ class LateProducts(Backend):
     def late_product(self, a: np.ndarray, b: np.ndarray, cols: Kept | None = None) -> Any:
         entries = a.shape[1] * b.shape[1]
         fits = (0 < a.shape[0] <= MOST_SAMPLES and entries >= LEAST_ENTRIES
-                and a.size + b.size <= MOST_COPIED * entries and has_long_runs(cols))
+                and a.size + b.size <= MOST_COPIED * entries and _has_long_runs(cols))
         form = form_of(a.dtype) if fits and a.dtype == b.dtype else None
         return None if form is None else LateProduct(self, a, b, form)
+
+
+def _has_long_runs(kept):
+    """Return whether a kept set, None for all, has runs of neighbours that fill vectors."""
+    return kept is None or kept.count >= LEAST_RUN * len(kept.run_ends[0])
