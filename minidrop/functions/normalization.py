@@ -44,26 +44,26 @@ class Stored:
         """Add the statistics of a batch with `count` numbers in each channel; kept: the channels it has.
 
         The statistics of other channels stay as they are, so their sums grow with the weight. A channel that
-        had none, as it was dropped in every batch before, takes those of this one. Raises ShapeError.
+        had none, as it was dropped in every batch before, takes those of this one; until then its variance is
+        -0.0, which tells it from a channel of zeros. Raises ShapeError.
         """
         channels = len(mean) if kept is None else kept.total
         if self.means.shape != (channels,):
             raise ShapeError(f"batch_norm: statistics of {channels} channels expected, got shape "
                              f"{self.means.shape}")
         weight = self.weight * self.weight.dtype.type(self.fraction) + 1
-        is_new = None if kept is None else (
-            (backend.take(self.variances, kept, 0) == 0) & (backend.take(self.means, kept, 0) == 0))
+        is_new = backend.xp.signbit(backend.take(self.variances, kept, 0))
         if count > 1:
             variance = variance * variance.dtype.type(count / (count - 1))
-        for sums, new in ((self.means, mean), (self.variances, variance)):
+        for sums, new, unknown in ((self.means, mean, 0.0), (self.variances, variance, -0.0)):
             number = sums.dtype.type(self.fraction)
-            if kept is None:
-                backend.keep_if_well(sums, sums * number + new)
-                continue
-            grown = sums * (weight / self._divisor(backend))
-            own = backend.take(sums, kept, 0) * number + new
-            backend.put_columns(grown[None], kept, backend.xp.where(is_new, new * weight, own)[None])
-            backend.keep_if_well(sums, grown)
+            own = backend.xp.where(is_new, new * weight, backend.take(sums, kept, 0) * number + new)
+            if kept is not None:
+                grown = backend.xp.where(self.weight == 0, sums.dtype.type(unknown),
+                                         sums * (weight / self._divisor(backend)))
+                backend.put_columns(grown[None], kept, own[None])
+                own = grown
+            backend.keep_if_well(sums, own)
         backend.keep_if_well(self.weight, weight)
 
     def _divisor(self, backend):

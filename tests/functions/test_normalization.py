@@ -311,6 +311,18 @@ def test_a_constant_channel_is_no_new_one():
     assert mean[0] == pytest.approx((0.9 * 4 + 1) / 1.9) and variance[0] == mean[1] == 0
 
 
+def test_a_channel_that_had_no_batch_takes_the_statistics_of_its_first_one():
+    """Also where that one keeps every channel. A channel that has been zeros all along is not one of them."""
+    both, seen = Kept.of([0, 1], 3), np.array([[0.0, 1.0, 5.0], [0.0, 3.0, 7.0]])
+    stored = Stored(*(np.zeros(n) for n in (3, 3, 1)), 0.9)
+    functions.batch_norm(functions.take(Tensor(seen), both, 1), stored)
+    functions.batch_norm(functions.take(Tensor(seen), both, 1), stored)
+    functions.batch_norm(Tensor(np.array([[3.0, 1.0, 5.0], [2.0, 3.0, 7.0]])), stored)
+    mean, variance = stored.read(get_backend("cpu"))
+    np.testing.assert_allclose(mean, [2.5 / 2.71, 2, 6], rtol=1e-12)
+    np.testing.assert_allclose(variance, [0.5 / 2.71, 2, 2], rtol=1e-12)
+
+
 @pytest.mark.parametrize("dtype, bound", [("float32", 1e-5), ("float64", 1e-12)])
 @pytest.mark.parametrize("shape", [(4, CHANNELS), (3, CHANNELS, 5, 7), (2, CHANNELS, 300)])
 def test_batch_norm_with_its_scale_is_both_after_each_other(shape, dtype, bound):
