@@ -25,7 +25,8 @@ class ArgMax(Layer):
 
     def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         settings = self.settings
-        self.axis = checked_axis(settings.axis, len(shape)) if settings.HasField("axis") else None
+        self.axis = self.along = (checked_axis(settings.axis, len(shape)) if settings.HasField("axis")
+                                  else None)
         if not shape:
             raise ShapeError("expected a bottom with a batch axis, got a single number")
         count = math.prod(shape[1:]) if self.axis is None else shape[self.axis]

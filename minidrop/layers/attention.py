@@ -26,6 +26,7 @@ class Attention(Layer):
     """
 
     bottoms = (3, 4)
+    along = 0
 
     def read_settings(self) -> None:
         settings = self.settings

@@ -38,6 +38,7 @@ class AttentionDecoder(Layer):
     type = "AttentionDecoder"
     bottoms = (3, 3)
     tops = (1, 2)
+    along = 0
     stream = "hidden dropout"
     draws_by_place = True
     capturable = False          # the host slices batches whose lengths differ

@@ -83,6 +83,7 @@ class Layer:
     # Whether the numbers that forward draws are those of the places in the whole batch, see NodeDraw.part;
     # otherwise each rank draws others.
     draws_by_place = False
+    along: int | None = None   # the axis of the first bottom that it works along, from entry to entry
     needs_handed = False       # whether only what `hands_on` returns can build it again, not its description
     plan = NodePlan()          # set once per mode
     drawn = NodeDraw()         # set for every iteration

@@ -20,6 +20,7 @@ class BatchReindex(Layer):
     """
 
     bottoms = (2, 2)
+    along = 0
 
     def setup(self, shape: tuple[int, ...], index: tuple[int, ...]) -> list[tuple[int, ...]]:
         if not shape or len(index) != 1:

@@ -21,7 +21,7 @@ class Concat(Layer):
 
     def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
         first = list(shapes[0])
-        self.axis = axis_with_alias(self.settings, "concat_dim", len(first))
+        self.axis = self.along = axis_with_alias(self.settings, "concat_dim", len(first))
         for shape in shapes[1:]:
             others = list(shape)
             if len(others) != len(first) or others[:self.axis] + others[self.axis + 1:] != (

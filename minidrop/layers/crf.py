@@ -25,6 +25,7 @@ class CRF(Layer):
 
     bottoms = (2, 2)
     tops = (1, 2)
+    along = 0
     is_loss = True
     axis = 2
 

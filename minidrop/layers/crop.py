@@ -23,7 +23,7 @@ class Crop(Layer):
     bottoms = (2, 2)
 
     def setup(self, shape: tuple[int, ...], reference: tuple[int, ...]) -> list[tuple[int, ...]]:
-        self.axis = checked_axis(self.settings.axis, len(shape))
+        self.axis = self.along = checked_axis(self.settings.axis, len(shape))
         count, offsets = len(shape) - self.axis, list(self.settings.offset)
         if len(offsets) not in (0, 1, count):
             raise ConfigError(f"expected no offset, one, or one for each of the {count} axes from axis "

@@ -22,6 +22,7 @@ class LastState(Layer):
     """
 
     bottoms = (2, 2)
+    along = 0
 
     def setup(self, h: tuple[int, ...], cont: tuple[int, ...]) -> list[tuple[int, ...]]:
         settings = self.settings

@@ -24,6 +24,8 @@ class Position(ContinuingLayer):
     (Vaswani et al. 2017). With `continues` t counts on from batch to batch.
     """
 
+    along = 0
+
     def read_settings(self) -> None:
         settings = self.settings
         self.learned = settings.kind == settings.LEARNED

@@ -39,6 +39,7 @@ class RecurrentLayer(Layer):
 
     bottoms = (2, 5)
     tops = (1, 3)
+    along = 0
     stream = "hidden dropout"
     draws_by_place = True
     cell: type[Recurrent]                    # one of functions.recurrent

@@ -24,6 +24,8 @@ class Rotary(ContinuingLayer):
     from batch to batch.
     """
 
+    along = 0
+
     def read_settings(self) -> None:
         self.heads, self.base = self.settings.num_heads, decimal(self.settings.base)
         if not self.heads:

@@ -20,7 +20,7 @@ class Slice(Layer):
     tops = (1, None)
 
     def setup(self, shape: Any) -> list[tuple[int, ...]]:
-        self.axis = axis_with_alias(self.settings, "slice_dim", len(shape))
+        self.axis = self.along = axis_with_alias(self.settings, "slice_dim", len(shape))
         length, count = shape[self.axis], len(self.config.top)
         points = self.settings.slice_point
         if points and len(points) != count - 1:

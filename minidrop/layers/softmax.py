@@ -16,7 +16,7 @@ class Softmax(Layer):
     """y_i = exp(x_i) / sum_j exp(x_j) along `axis`."""
 
     def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-        self.axis = checked_axis(self.settings.axis, len(shape))
+        self.axis = self.along = checked_axis(self.settings.axis, len(shape))
         return [shape]
 
     def forward(self, x: Tensor) -> Any:

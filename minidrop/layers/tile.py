@@ -23,7 +23,7 @@ class Tile(Layer):
             raise ConfigError("tile_param needs tiles, at least 1")
 
     def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-        self.axis = checked_axis(self.settings.axis, len(shape))
+        self.axis = self.along = checked_axis(self.settings.axis, len(shape))
         return [tuple(shape[:self.axis]) + (shape[self.axis] * self.tiles,) + tuple(shape[self.axis + 1:])]
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass]:

@@ -51,6 +51,8 @@ def build_part(config: NetConfig, context: Context, problems: Problems) -> tuple
     graph = build_graph(config, context, problems)
     for node in whole.nodes:
         node.layer.close()
+    if not problems.found:
+        _check_parameters(graph, whole, problems)
     if problems.found:
         return graph, Parts()
     sizes = {node.layer.part.whole for node in graph.nodes
@@ -75,7 +77,7 @@ def build_part(config: NetConfig, context: Context, problems: Problems) -> tuple
     states = {(node.name, name): found for node, other in zip(graph.nodes, whole.nodes, strict=True)
               for name, own in node.layer.state_shapes().items()
               if (found := part(own, other.layer.state_shapes()[name])) is not None}
-    _warn(graph, whole)
+    _warn(graph, whole, blobs)
     adds_up = frozenset(ref for node in graph.nodes for ref in node.tops if _adds_up(node, ref, blobs))
     return graph, Parts(context.rank, context.ranks, blobs, states, adds_up)
 
@@ -91,7 +93,16 @@ def _adds_up(node: Node, ref: BlobRef, blobs: Mapping[BlobRef, Part]) -> bool:
     return node.config.type == "Reduction" and settings.operation != settings.MEAN
 
 
-def _warn(graph, whole):
+def _check_parameters(graph, whole, problems):
+    """Add the layers whose parameters have an entry for each sample of a batch to `problems`."""
+    for node, other in zip(graph.nodes, whole.nodes, strict=True):
+        for own, every in zip(node.layer.parameter_specs(), other.layer.parameter_specs(), strict=True):
+            if own.shape != every.shape:
+                problems.add(node.index, f"{own.name!r} has shape {every.shape} for the whole batch and "
+                                         f"{own.shape} for the part of a rank; let it cover no samples")
+
+
+def _warn(graph, whole, blobs):
     """Log the layers that do not compute what they would of the whole batch."""
     filtered: set[BlobRef] = set()      # blobs without some of the records, and how many other ranks have
     for node in graph.nodes:
@@ -105,6 +116,10 @@ def _warn(graph, whole):
         if any(fact.mixes_samples for fact in node.passes):
             log.warning("layer %r (%s): takes its statistics of the samples of each rank, not of the whole "
                         "batch: results depend on the number of ranks", node.name, node.config.type)
+        if node.bottoms and node.bottoms[0] in blobs and node.layer.along == blobs[node.bottoms[0]].axis:
+            log.warning("layer %r (%s): works along axis %d, that of the samples, of which each rank has a "
+                        "part: results depend on the number of ranks", node.name, node.config.type,
+                        node.layer.along)
         if node.layer.stream is not None and not node.layer.draws_by_place:
             log.warning("layer %r (%s): draws other random numbers on each rank: results depend on the "
                         "number of ranks", node.name, node.config.type)

@@ -221,7 +221,9 @@ def test_ranks_with_other_weights_do_not_begin():
 @pytest.mark.parametrize(("layers", "text"), [
     (mlp(data=memory(batch=10)), "expected a batch of a multiple of 4 records.*got 10; change batch_size"),
     (['layer { name: "data" type: "Input" top: "data" top: "label" input_param { shape { dim: 4 dim: 13 } '
-      'shape { dim: 4 } } }', *mlp()[1:]], "'data' .Input.: Input is fed by the caller")])
+      'shape { dim: 4 } } }', *mlp()[1:]], "'data' .Input.: Input is fed by the caller"),
+    ([*mlp(data=memory(batch=12)), layer("Scale", "each", "ip1", more="scale_param { axis: 0 }")],
+     r"'each' .Scale.: 'factor' has shape \(12,\) for the whole batch and \(3,\) for the part of a rank")])
 def test_nets_that_cannot_be_split(layers, text):
     with pytest.raises(ConfigError, match=text):
         run_ranks(4, lambda communicator: solver_of(layers, "", communicator))
@@ -249,6 +251,29 @@ def test_what_depends_on_the_number_of_ranks_is_said(caplog):
     assert "'norm' (BatchNorm): takes its statistics of the samples of each rank" in caplog.text
     means = [solver.net.params["norm"]["mean"].data for solver in solvers]
     assert not np.allclose(*means)
+
+
+@pytest.mark.parametrize("kind, more", [
+    ("Slice", "slice_param { axis: 0 }"), ("Concat", "concat_param { axis: 0 }"),
+    ("Tile", "tile_param { axis: 0 tiles: 1 }"), ("Softmax", "softmax_param { axis: 0 }"),
+    ("ArgMax", "argmax_param { axis: 0 }")])
+def test_what_works_along_the_samples_is_said(kind, more, caplog):
+    for axis in "01":
+        one = layer(kind, "one", "ip1", more=more.replace("axis: 0", f"axis: {axis}"))
+        run_ranks(2, lambda ranks, one=one: solver_of([*mlp(), one], "", ranks))
+        assert (f"'one' ({kind}): works along axis 0, that of the samples" in caplog.text) == (axis == "0")
+        caplog.clear()
+
+
+def test_steps_are_no_samples(caplog):
+    """A recurrent layer works along axis 0, which holds samples only where a Reshape puts them there."""
+    for dims, said in (("dim: 1 dim: -1", False), ("dim: -1 dim: 1", True)):
+        steps = layer("Reshape", "x", "ip1", more=f"reshape_param {{ shape {{ {dims} dim: 24 }} }}")
+        cont = layer("Fill", "cont", "x", more="fill_param { value: 1 shape { dim: 0 dim: 0 } }")
+        gru = layer("GRU", "gru", "x cont", more="recurrent_param { num_output: 3 }")
+        run_ranks(2, lambda ranks, own=(steps, cont, gru): solver_of([*mlp(), *own], "", ranks))
+        assert ("'gru' (GRU): works along axis 0" in caplog.text) == said
+        caplog.clear()
 
 
 def test_a_drop_behind_a_filter(caplog):
