@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from minidrop import functions
@@ -30,7 +31,12 @@ class Dropout(RandomDrop):
     def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         tops = super().setup(shape)
         self.axes = _shared_axes(self.settings, shape)
-        if self.axes:
+        own = [axis for axis in range(1, len(shape)) if axis not in self.axes]
+        if len(shape) > 3 and len(own) > 1 and math.prod(shape[2:]) > 1:
+            places = list(range(2, len(shape)))
+            self.reason = (f"it drops single values of images, which --dropout approx leaves as they are; "
+                           f"axes: {places} drops whole channels")
+        elif self.axes:
             self.reason = "it multiplies by zero what has been computed; try --dropout approx"
         return tops
 

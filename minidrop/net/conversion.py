@@ -138,7 +138,7 @@ def _axes_of_images(message, number):
 def _dropped_axis(settings, axes):
     """Return the one axis of images, beside the samples, that a DropoutParameter does not share; or None."""
     own = set(range(1, axes)) - {axis % axes for axis in settings.axes}
-    return own.pop() if len(own) == 1 and not settings.shared and len(settings.axes) == axes - 2 else None
+    return own.pop() if len(own) == 1 else None
 
 
 def _usual_axis(axes):

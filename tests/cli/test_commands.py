@@ -140,6 +140,23 @@ def test_check_says_why_other_drops_save_nothing(tiny, minidrop, kind, settings,
         assert rows["drop1"][1:] == ["DropConnect", "drop1", "8x4", "84", "0.0038"]
 
 
+def test_check_does_not_advise_what_converts_nothing(tiny, minidrop):
+    """A Dropout of single values of images stays under --dropout approx."""
+    net = tiny.folder / "images.prototxt"
+    net.write_text('layer { name: "x" type: "Input" top: "x" '
+                   'input_param { shape { dim: 4 dim: 3 dim: 8 dim: 8 } } } '
+                   'layer { name: "conv" type: "Convolution" bottom: "x" top: "conv" '
+                   'convolution_param { num_output: 6 kernel_size: 3 } } '
+                   'layer { name: "drop" type: "Dropout" bottom: "conv" top: "drop" }')
+    assert ("  drop (Dropout) saves nothing: it drops single values of images, which --dropout approx leaves "
+            "as they are; axes: [2, 3] drops whole channels\n"
+            ) in minidrop("check", net, "--dropout", "approx").out
+    net.write_text(net.read_text().replace('top: "drop" }', 'top: "drop" dropout_param { axes: [2, 3] } }'))
+    assert "(Dropout) saves nothing: it multiplies by zero what has been computed; try --dropout approx" in (
+        minidrop("check", net).out)
+    assert "conv computes only the units kept by drop" in minidrop("check", net, "--dropout", "approx").out
+
+
 def test_check_reports_all_mistakes_at_once(tiny, minidrop):
     (tiny.folder / "net.prototxt").write_text("""
 layer { name: "d" type: "HDF5Data" top: "data" hdf5_data_param { source: "mnist/nope.txt" batch_size: 8 } }

@@ -297,6 +297,15 @@ def test_behind_images_only_drops_of_whole_channels_are_converted(caplog):
     assert not back["points"].axes and not back["units"].axes and not back["values"].axes
 
 
+@pytest.mark.parametrize("settings", ["axes: [2, 3] shared: true", "axes: [0, 2, 3]"])
+def test_one_mask_of_channels_for_all_samples_is_one_of_channels(settings):
+    message = parse_net(IMAGES_NET.replace('name: "values" type: "Dropout"', 'name: "values" type: "Dropout" '
+                                           f'dropout_param {{ {settings} }}')).message
+    layer = next(one for one in message.layer if one.name == "values")
+    convert_dropout(message, "approx")
+    assert layer.type == "ApproxDropout" and not layer.approx_dropout_param.HasField("axis")
+
+
 @pytest.mark.parametrize("shape, settings, axes", [
     ((2, 3, 8, 8), "", [2, 3]), ((2, 3, 8, 8), "axis: 1", [2, 3]), ((2, 3, 8, 8), "axis: -2", [1, 3]),
     ((2, 3, 16), "axis: 1", [2]), ((2, 3, 16), "", [1]), ((2, 3, 8, 8, 8), "", [2, 3, 4]),
