@@ -255,16 +255,22 @@ class KeptByGroup:
                 found.append((first, last, kept))
         return tuple(found)
 
-    def between(self, first: int, last: int, samples: int) -> Any:
-        """Return what samples first .. last - 1 of `samples` keep, as a batch of their own: a KeptByGroup, or
-        a Kept where they are all of one group."""
-        parts = [(max(begin, first) - first, min(end, last) - first, kept)
-                 for begin, end, kept in self.parts(samples) if begin < last and end > first]
+    def between(self, first: int, last: int, samples: int, runs: int = 1) -> Any:
+        """Return what samples first .. last - 1 of each of some runs of `samples` keep, as a batch of their
+        own: a KeptByGroup, or a Kept where they are all of one group."""
+        parts: list = []
+        for run in range(runs):
+            to_own = run * (last - first) - run * samples - first
+            for begin, end, kept in self.parts(runs * samples):
+                own = max(begin, run * samples + first) + to_own, min(end, run * samples + last) + to_own
+                if own[0] < own[1]:
+                    before = parts.pop() if parts and parts[-1][2] == kept else own
+                    parts.append((before[0], own[1], kept))
         if len(parts) == 1:
             return parts[0][2]
-        if [(begin, end) for begin, end, _ in parts] == group_bounds(last - first, len(parts)):
+        if [(begin, end) for begin, end, _ in parts] == group_bounds(runs * (last - first), len(parts)):
             return KeptByGroup(kept for *_, kept in parts)
-        size = math.gcd(last - first, *(end for _, end, _ in parts))
+        size = math.gcd(*(end for _, end, _ in parts))
         return KeptByGroup(kept for begin, end, kept in parts for _ in range(begin, end, size))
 
     def each(self, change: Callable[[Kept], Kept]) -> KeptByGroup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -60,15 +61,22 @@ def build_part(config: NetConfig, context: Context, problems: Problems) -> tuple
     by_steps = any(isinstance(node.layer, DataLayer) and node.layer.record_axes > 1 for node in graph.nodes)
     batch = sizes.pop() if by_steps and len(sizes) == 1 else None
 
-    def part(own, every):
+    def part(own, every, run=None):
         axes = [i for i, (n, all_of_it) in enumerate(zip(own, every, strict=False)) if n != all_of_it]
         if len(own) != len(every) or len(axes) != 1 or every[axes[0]] != own[axes[0]] * context.ranks:
             return None
         length = every[axes[0]]
-        return Part(context.rank, context.ranks, batch if batch and length % batch == 0 else length, axes[0])
+        if run is None:
+            run = batch if batch and length % batch == 0 else length
+        return Part(context.rank, context.ranks, run, axes[0])
 
-    blobs = {ref: found for ref, own in graph.shapes.items()
-             if (found := part(own, whole.shapes[ref])) is not None}
+    blobs: dict[BlobRef, Part] = {}
+    for node in graph.nodes:
+        for ref in node.tops:
+            found = part(graph.shapes[ref], whole.shapes[ref])
+            if found is not None:
+                run = _run(node, found, whole.shapes[ref], whole.shapes, blobs)
+                blobs[ref] = found if run is None else replace(found, whole=run)
     for node in graph.nodes:
         if node.config.type == "Fill" and node.layer.settings.HasField("first") and (
                 node.tops[0] in blobs and blobs[node.tops[0]].axis == 0):
@@ -80,6 +88,24 @@ def build_part(config: NetConfig, context: Context, problems: Problems) -> tuple
     _warn(graph, whole, blobs)
     adds_up = frozenset(ref for node in graph.nodes for ref in node.tops if _adds_up(node, ref, blobs))
     return graph, Parts(context.rank, context.ranks, blobs, states, adds_up)
+
+
+def _run(node: Node, part: Part, shape: tuple[int, ...], shapes: Mapping[BlobRef, tuple[int, ...]],
+         blobs: Mapping[BlobRef, Part]) -> int | None:
+    """Return how many neighbouring entries of a top's axis are one batch, as its first bottom says; or None.
+
+    Samples behind steps, (T, N, C), are T batches one after the other where a Reshape makes them (T N, C).
+    """
+    below = next((ref for ref in node.bottoms if ref in blobs), None)
+    if below is None:
+        return None
+    before, bottom = blobs[below], shapes[below]
+    if node.config.type not in ("Reshape", "Flatten"):
+        return before.whole if bottom[before.axis] == shape[part.axis] else None
+    entries, inner = before.whole * math.prod(bottom[before.axis + 1:]), math.prod(shape[part.axis + 1:])
+    run = entries // inner if inner else 0
+    fits = run and entries % inner == 0 and shape[part.axis] % run == 0 and run % part.ranks == 0
+    return run if fits else None
 
 
 def _adds_up(node: Node, ref: BlobRef, blobs: Mapping[BlobRef, Part]) -> bool:

@@ -96,7 +96,9 @@ class Units(Draw):
         return replace(self, every=KeptByGroup(sets) if isinstance(self.every, KeptByGroup) else sets[0])
 
     def of_part(self, part: Part, shape: Sequence[int], axis: int) -> Draw:
-        return replace(self, every=_kept_of(self.every, part)) if part.axis == axis - 1 else self
+        if part.axis != axis - 1:
+            return self
+        return replace(self, every=_kept_of(self.every, part, shape[part.axis] // part.count))
 
     def mask(self, shape: Sequence[int], axis: int) -> np.ndarray:
         axis %= len(shape)
@@ -263,8 +265,8 @@ class Masked(Draw):
         return self.draw.weight_mask(outputs, inputs)
 
 
-def _kept_of(every, part):
-    """Return what the samples of a part keep, from the Kept or KeptByGroup of the whole batch."""
+def _kept_of(every, part, runs=1):
+    """Return what the samples of a part keep, from the Kept or KeptByGroup of all runs of the whole batch."""
     if not isinstance(every, KeptByGroup):
         return every
-    return every.between(part.first, part.first + part.count, part.whole)
+    return every.between(part.first, part.first + part.count, part.whole, runs)

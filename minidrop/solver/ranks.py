@@ -185,7 +185,11 @@ class Ranks:
 
     def whole(self, array: np.ndarray, part: Part | None) -> np.ndarray:
         """Return the array of the whole batch of which each rank has a part; the array itself for None."""
-        return array if part is None else np.concatenate(list(self.gather(array)), axis=part.axis)
+        if part is None:
+            return array
+        before, length, behind = array.shape[:part.axis], array.shape[part.axis], array.shape[part.axis + 1:]
+        runs = [own.reshape(*before, length // part.count, part.count, *behind) for own in self.gather(array)]
+        return np.concatenate(runs, axis=part.axis + 1).reshape(part.whole_shape(array.shape))
 
 
 def _in_order(parts):

@@ -11,6 +11,7 @@ from minidrop.autograd import Block, Parameter
 from minidrop.backend import get_backend
 from minidrop.errors import ConfigError, DataError, NonFiniteError, ParallelError
 from minidrop.kept import Kept
+from minidrop.patterns.part import Part
 from minidrop.solver.engines import HostEngine
 from minidrop.solver.parallel import GradientSum
 from minidrop.solver.places import WHOLE, Place, common_places
@@ -237,6 +238,26 @@ def test_the_first_record_of_a_batch_is_on_one_rank_alone():
     with pytest.raises(ConfigError, match=r":\d+:\d+: layer 'cont' .Fill.: first is one place of a whole"):
         run_ranks(2, lambda one: solver_of(net("dim: 0"), "", one))
     run_ranks(2, lambda one: solver_of(net("dim: 3 dim: 2"), "", one))
+
+
+@pytest.mark.parametrize("drops", [[layer("Dropout", "drop", "relu", "relu")], [
+    drop("drop", "relu", "UNIT groups: 4", "relu")]], ids=["Dropout", "groups"])
+def test_records_behind_steps_are_no_run_of_neighbours(drops):
+    """(steps, records, entries) as (steps * records, entries): a rank has some rows of each step."""
+    net = [memory(5, 3), layer("Permute", "steps", "data", more="permute_param { order: [1, 0, 2, 3] }"),
+           layer("Reshape", "rows", "steps", more="reshape_param { shape { dim: -1 dim: 9 } }"),
+           ip("ip1", "rows", 24), layer("ReLU", "relu", "ip1"), *drops, ip("ip2", "relu", 3),
+           layer("Reduction", "loss", "ip2",
+                 more="loss_weight: 1 reduction_param { operation: SUMSQ coeff: 0.01 }"),
+           'layer { name: "unread" type: "Silence" bottom: "label" }']
+    assert_same_training(net, "", (2, 3, 4), iterations=4)
+
+
+def test_an_output_of_steps_and_records_is_put_together_in_their_order():
+    part = [Part(rank, 2, 4) for rank in range(2)]
+    whole = np.arange(12)
+    found = run_ranks(2, lambda one: Ranks(one).whole(part[one.rank].take(whole), part[one.rank]))
+    assert [array.tolist() for array in found] == [whole.tolist()] * 2
 
 
 def test_what_depends_on_the_number_of_ranks_is_said(caplog):
