@@ -33,7 +33,7 @@ class Lambda(Layer):
 
     No file can hold a function: md.nn.Lambda hands it over, alone or Measured. Gradients flow as its own
     operations say. It gets dense bottoms, and its results must have the shapes that they have for bottoms of
-    zeros; of a batch with fewer records or steps, lengths that differ as those of the bottoms do.
+    zeros; a batch with fewer records is measured for itself.
 
     A function whose `capturable` is True does the same work for the device in every pass, and gets all that
     differs from its Tensors: then iterations may be captured.
@@ -51,10 +51,10 @@ class Lambda(Layer):
                               "with md.nn.Lambda, or write a layer of your own (md.register_layer)")
         known = isinstance(handed, Measured)
         self.function = handed.function if known else handed
-        self.lengths = [length for shape in shapes for length in shape]
-        self.shapes = (handed.tops if known and handed.bottoms == list(shapes)
-                       else shapes_of(self.function, shapes, self.context.backend, self.context.dtype))
-        return self.shapes
+        self.measured: dict[tuple[tuple[int, ...], ...], list[tuple[int, ...]]] = {}
+        if known:
+            self.measured[tuple(handed.bottoms)] = handed.tops
+        return self._shapes_for(shapes)
 
     def captures(self) -> bool:
         """Whether the function says of itself that it is capturable."""
@@ -66,25 +66,18 @@ class Lambda(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         tops = as_tensors(self.function(*bottoms))
-        shapes = [tuple(top.shape) for top in tops]
-        if shapes != self.shapes and not self._fits(shapes, bottoms):
-            raise ShapeError(f"the function gives {shapes}, but {self.shapes} for bottoms of zeros; shapes "
+        shapes, expected = [tuple(top.shape) for top in tops], self._shapes_for([x.shape for x in bottoms])
+        if shapes != expected:
+            raise ShapeError(f"the function gives {shapes}, but {expected} for bottoms of zeros; shapes "
                              f"must not depend on values: run such code in a Module with traced = False")
         return tops
 
-    def _fits(self, shapes, bottoms):
-        """Return whether all lengths are those of zeros, or changed in the ratio of a length of a bottom.
-
-        So are a number of records, wherever its axis is, and one of records times steps.
-        """
-        now = [length for bottom in bottoms for length in bottom.shape]
-        if len(now) != len(self.lengths):
-            return False
-        ratios = {(1, 1), *zip(now, self.lengths, strict=True)}
-        return [len(shape) for shape in shapes] == [len(shape) for shape in self.shapes] and all(
-            any(ours * old == theirs * new for new, old in ratios)
-            for shape, other in zip(shapes, self.shapes, strict=True)
-            for ours, theirs in zip(shape, other, strict=True))
+    def _shapes_for(self, shapes):
+        """Return the shapes of the tops for bottoms of these shapes."""
+        shapes = tuple(map(tuple, shapes))
+        if shapes not in self.measured:
+            self.measured[shapes] = shapes_of(self.function, shapes, self.context.backend, self.context.dtype)
+        return self.measured[shapes]
 
 
 def shapes_of(function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], backend: Any,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from minidrop.nn.trace import Trace
 
 if TYPE_CHECKING:
     from minidrop.backend import Backend
+    from minidrop.nn.layer import Layer
     from minidrop.nn.module import Module
 
 MOST_NETS = 32      # that a module keeps
@@ -75,7 +76,7 @@ class Built:
                               f"history of their updates, which a Solver does and a loop by hand cannot; "
                               f"train with Solver.of, or remove it")
         if self.fresh:
-            net.set_states(self.fresh | self._carried())
+            net.set_states(self.fresh | states_between(self.stateful, self.training, self.fresh))
         if self.training:
             net.draw_patterns(iteration)
         net.forward(**dict(zip(self.inputs, tensors, strict=True)))
@@ -89,17 +90,23 @@ class Built:
         return put_together(self.rest, [Tensor(net.backend.zeros(net.graph.shapes[ref], net.dtype),
                                                backend=net.backend) for ref in self.outputs])
 
-    def _carried(self):
-        """Return {(layer, name): array} of the states that go on from the call before."""
-        found = {}
-        for name, layer, use in self.stateful:
-            for key, array in layer.carried((self.training, use)).items():
-                fresh = self.fresh[name, key]
-                if array.shape != fresh.shape:
-                    raise ShapeError(f"{layer.describe()} carries its state {key} of shape {array.shape} on, "
-                                     f"but this batch needs {fresh.shape}; call reset_states() first")
-                found[name, key] = array
-        return found
+
+def states_between(stateful: Sequence[tuple[str, Layer, int]], training: bool,
+                   fresh: Mapping[tuple[str, str], Any]) -> dict[tuple[str, str], Any]:
+    """Return {(layer, name): array} of the states that modules carry on from the call before.
+
+    stateful: [(layer name, module, which of its uses)]. fresh: the states that a net begins with. Raises
+    ShapeError where those that are carried have other shapes.
+    """
+    found = {}
+    for name, layer, use in stateful:
+        for key, array in layer.carried((training, use)).items():
+            begun = fresh[name, key]
+            if array.shape != begun.shape:
+                raise ShapeError(f"{layer.describe()} carries its state {key} of shape {array.shape} on, "
+                                 f"but this batch needs {begun.shape}; call reset_states() first")
+            found[name, key] = array
+    return found
 
 
 class Nets:

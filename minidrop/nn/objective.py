@@ -108,7 +108,7 @@ class Objective:
                 raise ConfigError(f"{last}, but {module.describe()} is stateful: what it carries on is for "
                                   f"{self.batches.batch_size}; {remedy}")
         for ours, theirs in zip(trace.message.layer, other.message.layer, strict=False):
-            if ours != theirs:
+            if not other.is_alike(theirs, ours):
                 raise ConfigError(f"{begin} another net, from layer {ours.name!r} ({ours.type}) on: let it "
                                   f"not depend on the number of records (-1 in a reshape, a mean), or "
                                   f"{remedy}")

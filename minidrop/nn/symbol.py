@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from numbers import Real
@@ -32,7 +33,7 @@ REMEDY = ("a traced forward only describes the net, so it has no values yet: use
 ALIKE = ("cumsum", "exp", "log", "log_softmax", "logsumexp", "mean", "norm", "relu", "sigmoid", "softmax",
          "sqrt", "square", "sum", "tanh")
 METHODS = {name for name in functions.__all__ if hasattr(Tensor, name)} | {
-    "argmin", "view", "add", "sub", "mul", "div", "neg", "mm", "bmm", "any", "all"}
+    "argmin", "add", "sub", "mul", "div", "neg", "mm", "bmm", "any", "all"}
 
 
 def frozen(what: str, value: Any) -> TraceError:
@@ -156,7 +157,15 @@ class Symbol:
         shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
         if any(length == 0 or length < -1 for length in shape):
             raise TraceError(f"reshape: expected lengths of 1 or more and at most one -1, got {shape}")
-        return self.trace.add("Reshape", [self], shape={"dim": list(shape)})
+        first = len(os.path.commonprefix([self.shape, shape]))
+        behind = len(os.path.commonprefix([self.shape[first:][::-1], shape[first:][::-1]]))
+        # Axes that stay are not named, so that the layer is the same for a batch of fewer records.
+        among: dict[str, Any] = {"shape": {"dim": list(shape[first:len(shape) - behind])}}
+        if first or behind:
+            among |= {"axis": first, "num_axes": self.ndim - first - behind}
+        return self.trace.add("Reshape", [self], **among)
+
+    view = reshape
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Symbol:
         """Return the axes `start_dim` .. `end_dim` as one."""

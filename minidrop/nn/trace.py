@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidrop.config import NetConfig, NetParameter, decimal
 from minidrop.config.spec import set_layer
-from minidrop.errors import ShapeError
+from minidrop.errors import ConfigError, ShapeError
 from minidrop.layers.lambda_function import Measured, shapes_of
 from minidrop.net import build_graph
 from minidrop.nn.beginning import beginning, check_begins
@@ -65,7 +65,7 @@ class Trace:
 
     message: the NetParameter. inputs: the blobs of the arguments. handed:
     {layer: Measured} of its Lambdas, {layer: batches} of what reads a loader.
-    params: {layer: {name: Parameter}}. states: {layer: {name: shape}}.
+    params: {layer: {name: Parameter}}. states: {layer: {name: shape}}. shapes: of the blobs.
     applied: [(layer name, module, which of its uses)].
 
     besides: further modules that add to the net, such as a loss. carries: whether the net carries recurrent
@@ -81,6 +81,7 @@ class Trace:
         self.params: dict[str, dict[str, Parameter]] = {}
         self.states: dict[str, dict[str, tuple[int, ...]]] = {}
         self.applied: list[tuple[str, Layer, int]] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self._read: dict[str, bool] = {}                # {blob: whether a layer reads it}
         self._layers: set[str] = set()                  # the names of layers
         self._names: dict[str, Layer] = {}              # {name: the module whose name it is}
@@ -212,8 +213,7 @@ class Trace:
         found = []
         for blob, shape in zip(blobs, shapes, strict=True):
             blob = _free(blob, self._read)
-            self._read[blob] = False
-            found.append(Symbol(self, blob, shape))
+            found.append(self._symbol(blob, shape))
         set_layer(self.message.layer.add(), "LoaderData", {"name": name, "top": [one.blob for one in found]})
         return found
 
@@ -221,7 +221,10 @@ class Trace:
         shape = tuple(int(length) for length in shape)
         set_layer(self.message.layer.add(), "Input", {"name": self._free(f"{blob}/input"), "top": [blob],
                                                       "shape": {"dim": shape}})
-        self._read[blob] = False
+        return self._symbol(blob, shape)
+
+    def _symbol(self, blob, shape):
+        self._read[blob], self.shapes[blob] = False, shape
         return Symbol(self, blob, shape)
 
     def is_exact(self, number: float) -> bool:
@@ -236,9 +239,20 @@ class Trace:
         set_layer(message, type, {"name": name, "bottom": blobs, "top": names} | settings)
         graph = probe(message, {bottom.blob: bottom.shape for bottom in bottoms},
                       replace(self.context, handed=self.handed), self.message.name)[1]
-        self._read.update(dict.fromkeys(blobs, True), **dict.fromkeys(names, False))
-        symbols = tuple(Symbol(self, ref.name, graph.shapes[ref]) for ref in graph.nodes[-1].tops)
+        self._read.update(dict.fromkeys(blobs, True))
+        symbols = tuple(self._symbol(ref.name, graph.shapes[ref]) for ref in graph.nodes[-1].tops)
         return symbols[0] if tops == 1 else symbols, message, graph
+
+    def is_alike(self, message: Any, other: Any) -> bool:
+        """Whether a layer of this trace does what one of another trace, for other shapes, does in that."""
+        if message == other or not message.type == other.type == "Reshape" or message.top != other.top:
+            return bool(message == other)
+        try:
+            graph = probe(other, {blob: self.shapes[blob] for blob in message.bottom}, self.context, "")[1]
+        except ConfigError:
+            return False
+        tops = [tuple(graph.shapes[ref]) for ref in graph.nodes[-1].tops]
+        return tops == [tuple(self.shapes[top]) for top in message.top]
 
     def _scoped(self, name):
         path = self._scopes[-1].layer_path if self._scopes else ""
@@ -299,7 +313,7 @@ class Trace:
         return changed
 
     def _rename(self, blob, name):
-        self._read[name] = self._read.pop(blob)
+        self._read[name], self.shapes[name] = self._read.pop(blob), self.shapes.pop(blob)
         for layer in self.message.layer:
             for blobs in (layer.bottom, layer.top):
                 blobs[:] = [name if one == blob else one for one in blobs]

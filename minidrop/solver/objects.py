@@ -14,6 +14,7 @@ from minidrop.data import DataLoader, LoaderBatches
 from minidrop.errors import ConfigError, SnapshotError
 from minidrop.net import Net
 from minidrop.nn import Module
+from minidrop.nn.built import states_between
 from minidrop.nn.objective import DATA, Objective, blob_names
 from minidrop.solver.early_stopping import EarlyStopping
 from minidrop.solver.events import Event
@@ -96,8 +97,7 @@ class Objects(Source):
         solver.iteration = self.groups[0].iteration
         state = self.loader.state_dict()
         solver.net.seek({DATA: self.train.batches.number(state["epoch"], state["batch"])})
-        solver.net.set_states({(name, key): array for name, module, use in self.train.stateful
-                               for key, array in module.carried((True, use)).items()})
+        solver.net.set_states(states_between(self.train.stateful, True, solver.net.states))
         self.follow(solver)
 
     @contextmanager

@@ -103,7 +103,7 @@ MISTAKES = [
     (lambda: broken(loss=lambda scores, labels: 1.0), "the loss should return a Tensor, .* got float"),
     (lambda: broken(metrics={"m": lambda scores, _: scores.numpy()}, test=loader()), "'m': expected one n"),
     (lambda: broken(loss=nn.Layer("SoftmaxWithLoss", loss_weight=0.5)), "loss_weight has no effect on a m"),
-    (lambda: broken(Reshaped(lambda y, x: y.reshape(x.shape[0], CLASSES))),
+    (lambda: broken(Reshaped(lambda y, x: y.reshape(x.shape[0] * CLASSES).reshape(-1, CLASSES))),
      r"the last batch of an epoch has 2 records in place of 16, and for it the forward of Reshaped describes "
      r"another net, from layer 'reshape' .* on: .* or let the loader drop_last"),
     (lambda: broken(Reshaped(lambda y, x: y * (1 / x.shape[0]))), "another net, from layer 'power'"),
