@@ -11,7 +11,8 @@ from minidrop.apps.text_nets import context_of, for_steps, text_layer, vocabular
 from minidrop.apps.trained import load_all_weights
 from minidrop.autograd import no_grad
 from minidrop.config import NetConfig, load_net
-from minidrop.errors import ConfigError, NonFiniteError
+from minidrop.config.numbers import real_number, whole_number
+from minidrop.errors import ConfigError, NonFiniteError, kind_of
 from minidrop.net import Net
 from minidrop.rng import generator
 
@@ -102,10 +103,10 @@ class TextModel:
     def tokens(self, prompt: str = "", length: int = 200, temperature: float = 1.0,
                seed: int = 0) -> Iterator:
         """Yield the indices of the tokens that follow a prompt; see `generate`. Raises ConfigError."""
-        if not (math.isfinite(temperature) and temperature >= 0):
-            raise ConfigError(f"temperature must be a number from 0 on, got {temperature:g}")
-        if length < 0:
-            raise ConfigError(f"length must be at least 0, got {length}")
+        if not isinstance(prompt, str):
+            raise ConfigError(f"prompt: expected a text, got {kind_of(prompt)}")
+        real_number("temperature", temperature, "a number from 0 on", lambda x: math.isfinite(x) and x >= 0)
+        whole_number("length", length, 0)
         rng = generator(seed, "generate")
         # Each generator has a memory of its own: several may take turns, also in threads.
         scores, memory = self._read(self._beginning(prompt))

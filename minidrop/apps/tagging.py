@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from minidrop.apps.text_nets import vocabulary_of
-from minidrop.apps.trained import load_all_weights
+from minidrop.apps.trained import check_sentences, load_all_weights
 from minidrop.autograd import no_grad
 from minidrop.config import NetConfig, filter_state, load_net
 from minidrop.config import minidrop_pb2 as pb
 from minidrop.data import Encoded, TaggedSentences
 from minidrop.data.limits import how_to_raise, raised
-from minidrop.errors import ConfigError, DataError
+from minidrop.errors import ConfigError, DataError, in_short
 from minidrop.layers.crf import CRF
 from minidrop.net import Net
 
@@ -60,8 +60,10 @@ class Tagger:
         """Yield the tags of each sentence, a list of tokens: in IOB2, or as they are in the scheme NONE.
 
         So many sentences are read before their tags are yielded, 16 batches unless given. What a sentence is
-        tagged with does not depend on the others. Raises DataError for a sentence that is too long.
+        tagged with does not depend on the others. Raises DataError for a sentence that is too long, or is no
+        list of tokens.
         """
+        check_sentences(sentences)
         sentences = iter(sentences)
         window = window or WINDOW * self._streams
         while own := list(islice(sentences, window)):
@@ -69,6 +71,10 @@ class Tagger:
 
     def _tagged(self, sentences):
         for words in sentences:
+            if isinstance(words, str) or not isinstance(words, Sequence) or not all(
+                    isinstance(word, str) for word in words):
+                raise DataError(f"expected a sentence as a list of tokens, as sentence.split() gives them, "
+                                f"got {in_short(words)}")
             if len(words) > raised(LONGEST):
                 raise DataError(f"expected a sentence of at most {LONGEST} tokens, got one of {len(words)} "
                                 f"that begins with {' '.join(words[:5])[:60]!r}; cut it, or, "

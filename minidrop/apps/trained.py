@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from minidrop.errors import SnapshotError
+from minidrop.errors import DataError, SnapshotError, in_short
 from minidrop.net import Net
 from minidrop.net.definition import check_size, read_definition
 
@@ -27,6 +27,12 @@ def load_all_weights(net: Net, weights: str | os.PathLike | Iterable[str | os.Pa
     if report.unchanged:
         raise SnapshotError(f"{', '.join(report.paths)}: no weights for {', '.join(report.unchanged)}; was "
                             f"it written by another net?")
+
+
+def check_sentences(sentences: Any) -> None:
+    """Raise DataError for a text where several sentences are expected: it would be read letter by letter."""
+    if isinstance(sentences, str | bytes) or not isinstance(sentences, Iterable):
+        raise DataError(f"expected several sentences, such as a list of them, got {in_short(sentences)}")
 
 
 def load(path: str | os.PathLike, phase: str = "TEST", device: Any = "auto", dtype: Any = None, seed: int = 0,

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from minidrop.apps.beam import Best, beam_search
-from minidrop.apps.trained import load_all_weights
+from minidrop.apps.trained import check_sentences, load_all_weights
 from minidrop.apps.translation_nets import parts_of, reading_net, whole_net, writing_net
 from minidrop.autograd import no_grad
 from minidrop.config import NetConfig, load_net
-from minidrop.errors import ConfigError, DataError, NonFiniteError, nearest
+from minidrop.config.numbers import real_number, whole_number
+from minidrop.errors import ConfigError, DataError, NonFiniteError, kind_of, nearest
 from minidrop.layers.data_layer import data_layer_class
 from minidrop.net import Net
 
@@ -45,13 +46,10 @@ class Translator:
                  batch_size: int = 32, most: int = 0, replaces: bool = True, device: str = "auto",
                  dtype: str = "float32", level: int = 0, stages: Any = (), precision: str = "float32",
                  skip_mismatched: bool = False, ema: bool = False):
-        if not 1 <= beams <= MOST_BEAMS:
-            raise ConfigError(f"beams must be 1 to {MOST_BEAMS}, got {beams}")
-        if batch_size < 1 or most < 0:
-            raise ConfigError(f"batch_size must be at least 1 and most at least 0, got {batch_size} and "
-                              f"{most}")
-        if not (math.isfinite(penalty) and penalty >= 0):
-            raise ConfigError(f"penalty must be a number from 0 on, got {penalty:g}")
+        whole_number("beams", beams, 1, most=MOST_BEAMS)
+        whole_number("batch_size", batch_size, 1)
+        whole_number("most", most, 0)
+        real_number("penalty", penalty, "a number from 0 on", lambda x: math.isfinite(x) and x >= 0)
         config = source if isinstance(source, NetConfig) else load_net(source)
         parts = self._parts = parts_of(config, level, stages)
         layer = parts.config.message.layer[parts.text]
@@ -89,10 +87,16 @@ class Translator:
         """Yield the translation of each sentence, of words with blanks in between, in the same order.
 
         As many as batch_size are read before the first comes. An empty sentence stays empty; of one longer
-        than source_steps only so many words are read, with a warning. Raises NonFiniteError.
+        than source_steps only so many words are read, with a warning. Raises DataError for what is no text,
+        or is one text in place of several, NonFiniteError.
         """
+        check_sentences(sentences)
         sentences, number = iter(sentences), 0
         while batch := list(islice(sentences, self.batch_size)):
+            for i, sentence in enumerate(batch):
+                if not isinstance(sentence, str):
+                    raise DataError(f"sentence {number + i + 1}: expected a text, words with blanks in "
+                                    f"between, got {kind_of(sentence)}")
             words = [sentence.split() for sentence in batch]
             for i, own in enumerate(words):
                 if len(own) > self.places:

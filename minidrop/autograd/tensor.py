@@ -27,7 +27,7 @@ else:
 
 # Blocks of several groups overlap; the update reads them faster than they are added (docs/benchmarks.md).
 MOST_OF_ONE = 4
-_COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")     # that every object has
+_OF_OBJECT = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__format__")  # objects have them
 
 
 class Tensor(Operators):
@@ -152,7 +152,7 @@ class Tensor(Operators):
     def define(cls, methods: type) -> None:
         """Add what the body of a class defines: operators and methods, whose maths is on a higher floor."""
         for name, value in vars(methods).items():
-            if name in _COMPARISONS or name not in {*vars(object), "__module__", "__dict__", "__weakref__"}:
+            if name in _OF_OBJECT or name not in {*vars(object), "__module__", "__dict__", "__weakref__"}:
                 setattr(cls, name, value)
 
     def backward(self, gy: np.ndarray | None = None) -> None:

@@ -79,7 +79,7 @@ def _scalar(field, value, where):
             raise problem
         return bool(value)
     try:
-        if isinstance(value, str):
+        if isinstance(value, str | bool):       # a True that was meant for another setting would be 1
             raise problem
         number = float(value) if field.type == F.TYPE_FLOAT else operator.index(value)
         if not _FITS[field.type](number, field):

@@ -16,9 +16,11 @@ def real_number(what: str, value: Any, expected: str = "a number",
                 fits: Callable[[float], bool] | None = None,
                 error: type[MinidropError] = ConfigError) -> float:
     """Return a number as a float; raises `error` for what is none or does not fit: `expected` says what does.
+
+    True is none: it was meant for another setting.
     """
     found = value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
-    if isinstance(found, int | float | np.number | np.bool_) and not isinstance(found, np.complexfloating):
+    if isinstance(found, int | float | np.number) and not isinstance(found, bool | np.complexfloating):
         with suppress(OverflowError):       # of a whole number that no real one is as large as
             number = float(found)
             if fits is None or fits(number):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.autograd import Function
+from minidrop.config.numbers import real_number
+from minidrop.errors import TensorError
 from minidrop.functions.operands import real_operand
 
 if TYPE_CHECKING:
@@ -93,6 +95,8 @@ class Power(Function):
 
 def relu(x: Any, negative_slope: float = 0.0) -> Tensor:
     """Return max(x, 0) + negative_slope * min(x, 0); without a slope, integers stay integers."""
+    if negative_slope:
+        real_number("relu: negative_slope", negative_slope, error=TensorError)
     return ReLU(negative_slope).apply(real_operand(x, integers=not negative_slope))
 
 

@@ -160,6 +160,40 @@ class Divide(Binary):
         return not first and number != 0 and not math.isnan(float(number))
 
 
+class FloorDivide(Binary):
+    """The largest whole number that is not above a / b. Its derivatives are 0."""
+
+    __slots__ = ()
+    symbol = "//"
+
+    def formula(self, xp: ModuleType, a: Any, b: Any) -> np.ndarray:
+        if a.dtype.kind in "iu" and (b == 0).any():
+            raise ValueError("whole numbers are divided by 0")
+        return self.function_of(xp)(a, b)
+
+    def function_of(self, xp: ModuleType) -> Any:
+        """Return the array library's function."""
+        return xp.floor_divide
+
+    def slopes(self, xp: ModuleType, gz: np.ndarray, first: bool, second: bool) -> tuple:
+        return xp.zeros_like(gz) if first else None, xp.zeros_like(gz) if second else None
+
+    keeps_zero = staticmethod(Divide.keeps_zero)
+
+
+class Remainder(FloorDivide):
+    """a - b (a // b), of the sign of b."""
+
+    __slots__ = ()
+    symbol = "%"
+
+    def function_of(self, xp: ModuleType) -> Any:
+        return xp.remainder
+
+    def slopes(self, xp: ModuleType, gz: np.ndarray, first: bool, second: bool) -> tuple:
+        return gz if first else None, -gz * xp.floor_divide(self.a, self.b) if second else None
+
+
 class Pow(Binary):
     """a ^ b. Derivatives b a^(b-1), 0 for b = 0, and a^b log a, 0 where a = 0 (PyTorch's)."""
 

@@ -34,7 +34,7 @@ def checked_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]
 
 def checked_axis(axis: int, ndim: int) -> int:
     """Return an axis as a non-negative number; ShapeError if a tensor of `ndim` axes has none such."""
-    if not isinstance(axis, WHOLE):
+    if not isinstance(axis, WHOLE) or isinstance(axis, bool):
         raise TensorError(f"an axis is a whole number, got {in_short(axis)}")
     if not -ndim <= axis < ndim:
         raise ShapeError(f"axis {in_short(axis)} does not exist: the tensor has {ndim} "

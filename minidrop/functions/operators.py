@@ -19,7 +19,7 @@ import numpy as np
 from minidrop.autograd import Tensor
 from minidrop.errors import TensorError
 from minidrop.functions import activation, axes, binary, conversion, elementwise, matrices, reductions, unary
-from minidrop.functions.binary import Add, Divide, Multiply, Pow, Subtract
+from minidrop.functions.binary import Add, Divide, FloorDivide, Multiply, Pow, Remainder, Subtract
 from minidrop.functions.checks import checked_axis
 from minidrop.functions.choices import combine, compare, where
 from minidrop.functions.dropout import expand
@@ -74,6 +74,18 @@ class Operators:
 
     def __rtruediv__(self: Any, other: Any) -> Tensor:
         return binary.binary(Divide, other, self)
+
+    def __floordiv__(self: Any, other: Any) -> Tensor:
+        return binary.binary(FloorDivide, self, other)
+
+    def __rfloordiv__(self: Any, other: Any) -> Tensor:
+        return binary.binary(FloorDivide, other, self)
+
+    def __mod__(self: Any, other: Any) -> Tensor:
+        return binary.binary(Remainder, self, other)
+
+    def __rmod__(self: Any, other: Any) -> Tensor:
+        return binary.binary(Remainder, other, self)
 
     def __pow__(self: Any, other: Any) -> Tensor:
         return binary.binary(Pow, self, other)
@@ -134,6 +146,13 @@ class Operators:
     def __iter__(self: Any) -> Iterator[Tensor]:
         len(self)
         return iter(unbind(self))
+
+    def __format__(self: Any, spec: str) -> str:
+        """Return a single number in a format, as f"{loss:.3f}" asks; of other tensors their repr alone."""
+        if spec and self.size != 1:
+            raise TensorError(f"a tensor of shape {self.shape} has no format {spec!r}; format its numbers, "
+                              f"as item() and tolist() give them")
+        return format(self.item(), spec) if spec else str(self)
 
     def __contains__(self: Any, value: Any) -> bool:
         return bool(compare("==", self, value).data.any())

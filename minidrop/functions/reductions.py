@@ -160,7 +160,7 @@ def mean(x: Any, axis: Axes = None, keepdims: bool = False, *, dim: Axes = AXIS,
     return Sum(axes, keepdims, count).apply(x)
 
 
-def var(x: Any, axis: Axes = None, keepdims: bool = False, correction: float = 1, *, dim: Axes = AXIS,
+def var(x: Any, axis: Axes = None, *, keepdims: bool = False, correction: float = 1, dim: Axes = AXIS,
         keepdim: bool = KEEPDIMS) -> Tensor:
     """Return sum (x - mean)^2 / (n - correction) over axes of n entries.
 
@@ -174,14 +174,14 @@ def var(x: Any, axis: Axes = None, keepdims: bool = False, correction: float = 1
     return divide(sum(deviation, axes, keepdims), float(count - correction))
 
 
-def std(x: Any, axis: Axes = None, keepdims: bool = False, correction: float = 1, *, dim: Axes = AXIS,
+def std(x: Any, axis: Axes = None, *, keepdims: bool = False, correction: float = 1, dim: Axes = AXIS,
         keepdim: bool = KEEPDIMS) -> Tensor:
     """Return the square root of `var`, with the derivative 0 where all entries are equal, as in PyTorch."""
     axis, keepdims = chosen_axes("std", axis, keepdims, dim, keepdim)
     x = values_of(x)
     axes, count = _spread(x, axis, correction)
     deviation = subtract(x, mean(x, axes, True))
-    return divide(norm(deviation, axes, keepdims), math.sqrt(count - correction))
+    return divide(norm(deviation, axis=axes, keepdims=keepdims), math.sqrt(count - correction))
 
 
 def max(x: Any, *given: NoReturn, axis: Axes = None, keepdims: bool = False, **named: NoReturn) -> Tensor:
@@ -238,9 +238,12 @@ def cumsum(x: Any, axis: int = DIM, *, dim: int = AXIS) -> Tensor:
     return CumSum(checked_axis(axis, x.ndim)).apply(x)
 
 
-def norm(x: Any, axis: Axes = None, keepdims: bool = False, *, dim: Axes = AXIS,
-         keepdim: bool = KEEPDIMS) -> Tensor:
-    """Return the Euclidean norm over axes, sqrt(sum x^2)."""
+def norm(x: Any, *given: NoReturn, axis: Axes = None, keepdims: bool = False, dim: Axes = AXIS,
+         keepdim: bool = KEEPDIMS, **named: NoReturn) -> Tensor:
+    """Return the Euclidean norm over axes, sqrt(sum x^2). axis, keepdims: by name alone, else TensorError."""
+    if given or named:      # NumPy's and PyTorch's order comes first: x.norm(1) is sum |x| there
+        raise TensorError("norm(x, axis=...) is the Euclidean norm, and takes axis and keepdims by name; "
+                          "that of order 1 is x.abs().sum(axis), that of order infinity x.abs().amax(axis)")
     axis, keepdims = chosen_axes("norm", axis, keepdims, dim, keepdim)
     x = values_of(real_operand(x))
     return Norm(checked_axes(axis, x.ndim), keepdims).apply(x)

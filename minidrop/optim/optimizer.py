@@ -29,9 +29,11 @@ class ParamGroup(RuleUpdate):
 
     def __init__(self, rule_of: Callable[[Mapping[str, Any]], UpdateRule],
                  parameters: Mapping[str, Parameter], options: Mapping[str, Any]):
+        for name in ("l1", "nesterov"):
+            chosen = options.get(name, False)
+            if not isinstance(chosen, bool | int | np.bool_) or chosen not in (0, 1):
+                raise ConfigError(f"{name}: expected True or False, got {in_short(chosen)}")
         l1 = options.get("l1", False)
-        if not isinstance(l1, bool | int | np.bool_):
-            raise ConfigError(f"l1: expected True or False, got {in_short(l1)}")
         super().__init__(rule_of(options), next(iter(parameters.values())).backend, parameters, l1=bool(l1))
         self.options: Mapping[str, Any] = MappingProxyType(dict(options))
         self._rule_of = rule_of

@@ -248,6 +248,17 @@ def test_long_sentences_are_cut_with_a_warning(files, caplog):
     assert found[0] == found[1] and "sentence 1 has 8 words; only the first 6 are read" in caplog.text
 
 
+@in_turn("sentences, message", [
+    ("a b", "expected several sentences, such as a list of them, got 'a b'"),
+    (None, "several sentences.*got None"),
+    (["a", ["b"]], "sentence 2: expected a text, words with blanks in between, got list")])
+def test_what_is_no_list_of_texts_is_refused(files, sentences, message):
+    text = net_text()
+    _, path = weights_of(text, files)
+    with pytest.raises(md.DataError, match=message):
+        list(Translator(parse_net(text), path, device="cpu").translate(sentences))
+
+
 def edited(old, new):
     assert old in net_text()
     return net_text().replace(old, new)
@@ -271,8 +282,10 @@ def test_nets_that_cannot_translate(files, text, message):
 
 
 @in_turn("options, message", [
-    ({"beams": 0}, "beams must be 1 to 1000"), ({"batch_size": 0}, "batch_size must be at least 1"),
-    ({"penalty": math.nan}, "penalty must be a number from 0 on")])
+    ({"beams": 0}, "beams: expected a whole number from 1 to 1000, got 0"),
+    ({"beams": 2.5}, "beams: expected a whole number from 1 to 1000, got 2.5"),
+    ({"batch_size": 0}, "batch_size: expected a whole number of at least 1"),
+    ({"penalty": math.nan}, "penalty: expected a number from 0 on, got nan")])
 def test_options_that_are_refused(files, options, message):
     with pytest.raises(ConfigError, match=message):
         Translator(parse_net(net_text()), device="cpu", **options)

@@ -194,9 +194,9 @@ def test_unknown_words_are_said(written):
 
 @pytest.mark.parametrize("arguments, code, message", [
     (["--temperature", "-1"], 2, "-1"), (["--length", "0"], 2, "0 is not in the range"),
-    (["--seed", "-1"], 2, "--seed"), (["--temperature", "nan"], 1, "error: temperature must be a number from "
-                                      "0 on, got nan"),
-    (["--temperature", "inf"], 1, "error: temperature must be a number from 0 on, got inf"),
+    (["--seed", "-1"], 2, "--seed"),
+    (["--temperature", "nan"], 1, "error: temperature: expected a number from 0 on, got nan"),
+    (["--temperature", "inf"], 1, "error: temperature: expected a number from 0 on, got inf"),
     (["--set", "layer.scores.inner_product_param.num_output=21"], 1, "has shape (20, 24), this net expects "
      "(21, 24)"),
     (["--set", "layer.text.text_data_param.source=nope.txt"], 1, "source 'nope.txt': no such file"),
@@ -285,7 +285,7 @@ def test_threads_may_share_a_writer(folder):
 
 def test_wrong_use_from_python(folder):
     writer = model(folder)
-    with pytest.raises(ConfigError, match="length must be at least 0, got -1"):
+    with pytest.raises(ConfigError, match="length: expected a whole number of at least 0, got -1"):
         writer.generate("the", -1)
     assert writer.generate("the", 0) == ""
 

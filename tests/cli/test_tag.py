@@ -92,6 +92,10 @@ def test_tags_depend_on_the_sentence_alone(folder):
     read = []
     first = next(tagger.tag((read.append(one) or one for one in sentences), window=2))
     assert first == together[0] and len(read) == 2      # no more is read than what a window holds
+    for wrong, message in (("Bob met", "expected several sentences"), (["Bob met"], "as a list of tokens"),
+                           ([["Bob", 1]], "as a list of tokens")):
+        with pytest.raises(md.DataError, match=message):
+            list(tagger.tag(wrong))
     tagger.close()
 
 

@@ -17,7 +17,7 @@ from minidrop.errors import BackendError, DataError, PlaceError, ShapeError, Ten
 from minidrop.kept import KeptByGroup
 
 # A step of the numerical gradient would change which entry is the largest, or what has no gradient.
-NOT_NUMERICALLY = {"x.max ties", "x.detach"}
+NOT_NUMERICALLY = {"x.max ties", "x.detach", "2 // x, 2 % x", "x // y, x % y", "x // 0.7, x % 0.7"}
 
 
 @in_turn("name", [name for name in SHARED if name not in NOT_NUMERICALLY])
@@ -545,10 +545,24 @@ def test_functions_stay_valid_on_arrays():
     (lambda: Tensor([True]) - Tensor([True]), "^bool - bool: .*; convert an operand first"),
     (lambda: Tensor([1.0]) * [Tensor([1.0], True)], "^a list of tensors would lose their gradients; join"),
     (lambda: functions.where([True], [[Tensor(1.0, True)]], 0.0), "^a list of tensors would lose their"),
+    (lambda: Tensor(SINGLE).norm(1), "takes axis and keepdims by name; that of order 1 is x.abs"),
+    (lambda: Tensor(SINGLE).norm(p=1), "takes axis and keepdims by name"),
+    (lambda: Tensor(SINGLE).std(False), "an axis is a whole number, got False"),
+    (lambda: functions.relu(SINGLE, True), "relu: negative_slope: expected a number, got True"),
+    (lambda: Tensor(WHOLE) // 0, "whole numbers are divided by 0; convert an operand first"),
+    (lambda: f"{Tensor(SINGLE):.2f}", r"of shape \(3,\) has no format '.2f'"),
 ])
 def test_what_would_lose_numbers_or_gradients_is_refused(compute, message):
     with pytest.raises(TensorError, match=message):
         compute()
+
+
+def test_numbers_have_a_format_and_whole_ones_a_remainder():
+    assert f"{md.tensor(1.5):.3f} {md.tensor([[2.0]]):5.1f} {md.tensor(7):d}" == "1.500   2.0 7"
+    assert f"{md.tensor(1.5)}" == str(md.tensor(1.5))
+    place = md.tensor([5, -7])
+    assert ((place // 3).tolist(), (place % 3).tolist(), (17 % md.tensor(5)).item()) == ([1, -3], [2, 2], 2)
+    md.check_gradients(lambda a, b: a % b, np.array([1.3, -2.2, 5.1]), np.array([0.4, 0.9, -1.1]))
 
 
 def test_the_deviation_of_equal_entries_has_the_derivative_0():

@@ -167,7 +167,7 @@ SAME = [
     lambda x, y: x.view(-1, 2),
     lambda x, y: F.weighted_sum([x, y], [2, -1]),
     lambda x, y: F.max_pooling(x[None], Window((2, 2), (1, 1))),
-    lambda x, y: F.norm(x, 1),
+    lambda x, y: F.norm(x, axis=1),
     lambda x, y: x.std(),
     lambda x, y: F.clip(x, 2, 1),
     lambda x, y: F.elu(x, alpha="a"),

@@ -50,6 +50,9 @@ REFUSED = {
         lambda: nn.BatchNorm(4, momentum=1.5),
     "reduction should be one of mean, batch, sum, got ['mean']":
         lambda: nn.CrossEntropyLoss(reduction=["mean"]),
+    "layer 'relu' (ReLU): 'negative_slope' takes a number, got True": lambda: nn.ReLU(True),    # inplace
+    "nesterov: expected True or False, got 0.01": lambda:
+        md.optim.SGD([md.Parameter(np.ones(2))], 0.1, 0.9, 0, 0.01),
     "reduction should be 'mean' or 'sum', got ['mean']": lambda: nn.MSELoss(reduction=["mean"]),
 }
 
