@@ -5,7 +5,8 @@ python scripts/make_transformer.py gpt_shakespeare prints its train_val.prototxt
 times) replaces the model's own drops, --set width=256 a number.
 """
 
-from dataclasses import fields, replace
+from dataclasses import replace
+from typing import get_type_hints
 
 import click
 from google.protobuf import text_format
@@ -129,7 +130,7 @@ def _line(message):
 
 def _pairs(context, parameter, values):
     pairs = dict(value.partition("=")[::2] for value in values)
-    numbers = {one.name for one in fields(Transformer) if one.type in ("int", "float")}
+    numbers = [name for name, kind in get_type_hints(Transformer).items() if kind in (int, float)]
     known = PLACES if parameter.name == "drops" else numbers
     for name, value in pairs.items():
         if name not in known:

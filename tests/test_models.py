@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from programs import run_here
 
 from minidrop import Net, Solver
-from minidrop.config import load_net, load_solver
+from minidrop.config import load_net, load_solver, parse_net
 from minidrop.config.minidrop_pb2 import NetParameter
 from minidrop.data import Sentences, TextStreams, read_text
 from minidrop.data.mean_file import write_mean
@@ -128,6 +128,16 @@ def test_nets_build(path):
 def test_transformers_are_what_the_script_writes(name, file):
     done = run_here(MODELS.parent / "scripts" / "make_transformer.py", name)
     assert done.stdout == (MODELS / file).read_text()
+
+
+def test_the_script_writes_transformers_of_other_sizes_and_drops():
+    text = run_here(MODELS.parent / "scripts" / "make_transformer.py", "gpt_shakespeare", "--set", "width=24",
+                    "--set", "heads=3", "--set", "blocks=1", "--drop", "hidden=0.25").stdout
+    layers = {layer.name: layer for layer in parse_net(text).message.layer}
+    assert layers["block1_attention"].attention_param.num_heads == 3 and "block2_attention" not in layers
+    assert layers["block1_attention_q"].inner_product_param.num_output == 24
+    drops = [layer for layer in layers.values() if layer.type == "ApproxDropout"]
+    assert [layer.approx_dropout_param.dropout_ratio for layer in drops] == [0.25]
 
 
 @pytest.mark.parametrize("name", CAFFES)
