@@ -15,6 +15,7 @@ from minidrop.nn.layer import Layer
 from minidrop.nn.module import Module
 from minidrop.nn.sizes import Sizes, sizes_of
 from minidrop.nn.symbol import Symbol
+from minidrop.nn.trace import current_trace
 
 
 class Linear(Layer):
@@ -184,6 +185,7 @@ class Scale(Layer):
 
 
 def _check(module, x, axis, length, what):
-    if not isinstance(x, Symbol) or x.ndim < 2 or x.shape[axis] != length:
-        got = x.shape if isinstance(x, Symbol) else type(x).__name__
-        raise ShapeError(f"{module.describe()}: expected {length} {what}; got {got}")
+    trace = current_trace()
+    shape = x.shape if trace is None else trace.checked(x).shape
+    if len(shape) < 2 or shape[axis] != length:
+        raise ShapeError(f"{module.describe()}: expected {length} {what}; got {shape}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidrop.config import NetConfig, NetParameter, decimal
 from minidrop.config.spec import set_layer
-from minidrop.errors import ConfigError, ShapeError
+from minidrop.errors import ConfigError, ShapeError, kind_of
 from minidrop.layers.lambda_function import Measured, shapes_of
 from minidrop.net import build_graph
 from minidrop.nn.beginning import beginning, check_begins
@@ -128,7 +128,8 @@ class Trace:
     def checked(self, symbol: Symbol) -> Symbol:
         """Return a Symbol; raises TraceError if it is of another trace."""
         if not isinstance(symbol, Symbol):
-            raise TraceError(f"a layer in a traced forward reads Symbols, got {type(symbol).__name__}")
+            raise TraceError(f"a module reads arrays and Tensors, and Symbols in a traced forward, got "
+                             f"{kind_of(symbol)}; give an array, as of numpy.asarray")
         if symbol.trace is not self:
             raise TraceError(f"{symbol!r} is left over from another call; do not store what a traced forward "
                              f"computes")

@@ -83,7 +83,7 @@ REFUSED = {
     "Kept needs whole numbers, got start=[0]": lambda: _kept([0]),
     "MSELoss: expected predictions and targets of one shape, got list and (4, 3)":
         lambda: nn.MSELoss()([1.0], X),
-    "a layer in a traced forward reads Symbols, got list": lambda: nn.LSTM(3, 2)([[1.0]]),
+    "arrays and Tensors, and Symbols in a traced forward, got list": lambda: nn.LSTM(3, 2)([[1.0]]),
     "ModuleList: expected modules, got int": lambda: nn.ModuleList(3),
     "MultiHeadAttention: 3 heads do not divide the width, 4": lambda: nn.MultiHeadAttention(4, 3),
 }

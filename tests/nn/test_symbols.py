@@ -203,7 +203,8 @@ REFUSED = {
     "Plain has traced = False, but is called in the traced forward of Of; set traced = False there too":
         lambda x: Plain()(x),
     "a traced forward sets the attribute 'last', which would happen once and not in every call": None,
-    "a layer in a traced forward reads Symbols, got NoneType": lambda x: nn.ReLU()(None),
+    "a module reads arrays and Tensors, and Symbols in a traced forward, got None": lambda x: nn.ReLU()(None),
+    "got list; give an array, as of numpy.asarray": lambda x: nn.Linear(2, 2)([[1.0, 2.0]]),
     "axis 3 does not exist: the tensor has 3 axes": lambda x: x.sum(3),
     "Of: layer 'reshape' (Reshape): 60 elements (3, 4, 5) do not fill shape (7, 2)":
         lambda x: x.reshape(7, 2),
