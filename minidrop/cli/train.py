@@ -71,6 +71,10 @@ log = logging.getLogger(__name__)
 @click.option("--mpi/--no-mpi", "together", default=None,
               help="Train together with the processes that a launcher such as mpiexec started with this one, "
               "or alone. [default: together, if there are any]")
+@click.option("--batch-per-rank", is_flag=True,
+              help="With several ranks: a batch_size of the net to train is that of each. [default: of all]")
+@click.option("--scale-lr", is_flag=True,
+              help="Multiply the learning rates by the number of ranks; set warmup_iter as well.")
 @click.option("--wire", type=click.Choice(WIRES),
               help="With several ranks: round gradients to 16 bits on their way. [default: the file's wire]")
 @click.option("--timeline", "trace", metavar="FILE",
@@ -88,9 +92,9 @@ log = logging.getLogger(__name__)
 def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, level: int, stages: list,
           ignore_unknown: bool, device: str, gpu: str | None, dtype: Any, precision: str, weights: Any,
           skip_mismatched: bool, ema: bool, resume: Any, out: Any, seed: int, sigint_effect: Any,
-          sighup_effect: Any, tensorboard: bool, progress: Any, together: bool | None, wire: str | None,
-          trace: str | None, rank_timeout: float, restarts: int, launcher: str | None,
-          log_format: str) -> None:
+          sighup_effect: Any, tensorboard: bool, progress: Any, together: bool | None, batch_per_rank: bool,
+          scale_lr: bool, wire: str | None, trace: str | None, rank_timeout: float, restarts: int,
+          launcher: str | None, log_format: str) -> None:
     """Train a net.
 
     The run folder holds metrics.jsonl, the resolved solver and net files, train.log, and snapshots/ (unless
@@ -127,7 +131,8 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
         stack.enter_context(console.formatted(formatter))
         config = load_solver(solver, ignore_unknown)
         trained = Solver(config, overrides, dropout, device, dtype, level, stages, precision=precision,
-                         initial_weights=False, communicator=communicator)
+                         initial_weights=False, communicator=communicator, batch_per_rank=batch_per_rank,
+                         scale_lr=scale_lr)
         stack.callback(trained.close)
         folder, start = chosen(trained, out, resume)
         if folder:

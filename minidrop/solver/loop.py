@@ -30,7 +30,7 @@ from minidrop.solver.local_steps import LocalSteps
 from minidrop.solver.loss_scale import LossScale
 from minidrop.solver.objects import solver_of
 from minidrop.solver.parallel import GradientSum
-from minidrop.solver.prepare import built_nets, chosen_device, prepared_nets
+from minidrop.solver.prepare import built_nets, chosen_device, grown_batches, grown_rates, prepared_nets
 from minidrop.solver.ranks import Ranks
 from minidrop.solver.saving import Saving
 from minidrop.solver.source import Description, as_source
@@ -63,7 +63,8 @@ class Solver(Saving):
     `communicator`: of the ranks that train together; every rank makes the same Solver and calls the same
     methods. Each reads its part of every batch, and gradients are added up over them (see `Ranks` and
     `GradientSum`), or weights are averaged now and then (`LocalSteps`); rank 0 alone writes snapshots.
-    `ranks` is what they agree on.
+    `ranks` is what they agree on. `batch_per_rank`: each batch_size of the net to train is that of one rank.
+    `scale_lr`: learning rates times the number of ranks.
 
     `choices` is (train, tests): the NetChoice of each net, overrides applied. `settings` is the resolved
     SolverParameter. `steps` runs the iterations.
@@ -85,12 +86,17 @@ class Solver(Saving):
                  level: int | None = None, stages: Sequence[str] = (),
                  snapshot_prefix: str | PathLike | None = None, precision: str | None = None,
                  initial_weights: bool = True, skip_mismatched: bool = False,
-                 communicator: Communicator | None = None):
+                 communicator: Communicator | None = None, batch_per_rank: bool = False,
+                 scale_lr: bool = False):
         self.source, self.ranks = as_source(source), Ranks(communicator)
         self.config = self.source.config
         dropout = dropout and dropout_kind(dropout)
         mistakes: list[ConfigError] = []
         train, tests = prepared_nets(self.config, overrides, precision, dropout, level, stages, mistakes)
+        if batch_per_rank and train is not None:
+            train = grown_batches(train, self.ranks.size)
+        if scale_lr:
+            self.config = grown_rates(self.config, self.ranks.size)
         self.settings = self.config.message
         self.choices = train, tests
         check_description(self.ranks, {"dtype": dtype, "dropout": dropout, "solver": self.settings} | {

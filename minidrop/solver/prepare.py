@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from typing import Any
@@ -17,6 +19,7 @@ from minidrop.config import (
     solver_nets,
     split_overrides,
 )
+from minidrop.config.state import is_in
 from minidrop.errors import ConfigError
 from minidrop.net import Net
 from minidrop.net.checks import outputs_of
@@ -52,6 +55,32 @@ def prepared_nets(config: SolverConfig, overrides: Any, precision: str | None,
         raise ConfigError.together([ConfigError.of(solver_problems(config)), *mistakes])
     prepare_nets(nets, dropout, in_layers)
     return train, tests
+
+
+def grown_batches(train: NetChoice, ranks: int) -> NetChoice:
+    """Return the net to train with each batch_size times the number of ranks; other nets keep theirs.
+
+    Raises ConfigError if no layer has a batch_size.
+    """
+    message, found = deepcopy(train.config.message), False
+    for layer in message.layer:
+        for _, param in layer.ListFields() if is_in(layer, train.state) else ():
+            if "batch_size" in getattr(getattr(param, "DESCRIPTOR", None), "fields_by_name", ()):
+                param.batch_size *= ranks
+                found = True
+    if not found:
+        raise ConfigError(f"{train.config.where()}: batch_per_rank multiplies each batch_size by the number "
+                          f"of ranks, but no layer of the net to train has one; write the whole batch there")
+    return replace(train, config=replace(train.config, message=message))
+
+
+def grown_rates(config: SolverConfig, ranks: int) -> SolverConfig:
+    """Return a solver with the learning rates times the number of ranks (Goyal et al. 2017)."""
+    message = deepcopy(config.message)
+    for field in ("base_lr", "min_lr", "max_lr"):
+        if message.HasField(field):
+            setattr(message, field, getattr(message, field) * ranks)
+    return replace(config, message=message)
 
 
 def built_nets(config: SolverConfig, choices: Sequence[NetChoice | None],

@@ -1,9 +1,24 @@
 """Several ranks, in one process, train as one process with the whole batch does."""
 
+import numpy as np
 import pytest
 from cases import in_turn
 from nets import drop, ip, layer
-from parallel_nets import FINE, assert_same_training, conv_net, language_model, mlp_with, write_text
+from parallel_nets import (
+    FINE,
+    assert_same_training,
+    conv_net,
+    language_model,
+    memory,
+    mlp,
+    mlp_with,
+    solver_of,
+    trained,
+    write_text,
+)
+
+from minidrop.errors import ConfigError
+from minidrop.testing import run_ranks
 
 RULES = {"SGD": "momentum: 0.9 weight_decay: 0.01", "Nesterov": "momentum: 0.9", "Adam": "momentum: 0.9 ",
          "AdamW": "momentum: 0.9 weight_decay: 0.01", "AdaGrad": "", "RMSProp": "rms_decay: 0.9",
@@ -85,3 +100,32 @@ def test_clipping_is_by_the_norm_of_all_gradients():
 
 def test_averages_of_weights():
     assert_same_training(mlp_with("PERIODIC"), "ema_decay: 0.9")
+
+
+def test_a_batch_for_each_rank_and_a_rate_that_grows_with_them():
+    """Three ranks with batches of 4 are one process with a batch of 12 and three times the rate."""
+    dropped, settings = drop("drop1", "relu1", "PERIODIC groups: 2", top="relu1"), "warmup_iter: 4"
+    expected, losses = trained(mlp(dropped), settings, overrides={"base_lr": 0.3})
+    small = mlp(dropped, data=memory(batch=4))
+
+    def work(one):
+        return trained(small, settings, one, batch_per_rank=True, scale_lr=True)
+    for found, own in run_ranks(3, work):
+        np.testing.assert_allclose(own, losses, rtol=0, atol=1e-10)
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-10, err_msg=name)
+    alone = trained(small, settings, batch_per_rank=True, scale_lr=True)
+    np.testing.assert_array_equal(alone[1], trained(small, settings)[1])
+
+
+def test_only_the_batches_of_the_net_to_train_grow():
+    tests = "test_iter: 2 test_interval: 5 min_lr: 0.01"
+    solver = run_ranks(2, lambda one: solver_of(mlp(), tests, one, batch_per_rank=True, scale_lr=True))[0]
+    data, tested = (choice.config.message.layer[0].memory_data_param
+                    for choice in (solver.choices[0], *solver.choices[1]))
+    assert (data.batch_size, tested.batch_size) == (24, 12)
+    assert (solver.settings.base_lr, solver.settings.min_lr) == pytest.approx((0.2, 0.02))
+    inputs = ['layer { name: "in" type: "Input" top: "data" top: "label" input_param { shape { dim: 4 '
+              'dim: 13 } shape { dim: 4 } } }']
+    with pytest.raises(ConfigError, match="batch_per_rank multiplies each batch_size .* no layer of the net"):
+        solver_of([*inputs, *mlp()[1:]], batch_per_rank=True)
