@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from numbers import Real
@@ -157,8 +156,8 @@ class Symbol:
         shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
         if any(length == 0 or length < -1 for length in shape):
             raise TraceError(f"reshape: expected lengths of 1 or more and at most one -1, got {shape}")
-        first = len(os.path.commonprefix([self.shape, shape]))
-        behind = len(os.path.commonprefix([self.shape[first:][::-1], shape[first:][::-1]]))
+        first = _alike(self.shape, shape)
+        behind = _alike(self.shape[first:][::-1], shape[first:][::-1])
         # Axes that stay are not named, so that the layer is the same for a batch of fewer records.
         among: dict[str, Any] = {"shape": {"dim": list(shape[first:len(shape) - behind])}}
         if first or behind:
@@ -268,3 +267,9 @@ class Symbol:
             own = getattr(functions, name) if name in ALIKE else described(getattr(Tensor, name))
             return partial(own, self)
         raise _NoAttribute(f"{name!r}, of {self!r}: {REMEDY}")
+
+
+def _alike(shape, other):
+    """Return how many of the first lengths of two shapes are the same."""
+    differs = (i for i, (one, two) in enumerate(zip(shape, other, strict=False)) if one != two)
+    return next(differs, min(len(shape), len(other)))
