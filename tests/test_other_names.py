@@ -39,3 +39,34 @@ def test_hints_name_what_there_is(hints, module):
             found = MODULES[home]
             for part in inside.split("."):
                 found = getattr(found, part)
+
+
+@in_turn("make, words", [
+    (lambda: md.nn.ReLU(inplace=True), "ReLU takes negative_slope, name; got 'inplace'; leave it out"),
+    (lambda: md.nn.Softmax(dim=1), "Softmax takes axis, name; got 'dim'; it is axis here"),
+    (lambda: md.nn.CrossEntropyLoss(ignore_label_=1), "got 'ignore_label_'; did you mean 'ignore_label'"),
+    (lambda: md.nn.Weight(3, fill=1), "Weight takes *shape, filler, name; got 'fill'; did you mean 'filler'"),
+    (lambda: md.functions.softmax(md.tensor([[1.0]]), axes=1), "softmax takes x, axis"),
+])
+def test_a_keyword_that_is_missing_says_what_to_write(make, words):
+    with pytest.raises(TypeError, match="^" + re.escape(words) if words[0].isupper() else re.escape(words)):
+        make()
+
+
+@in_turn("settings, words", [
+    ({"batch_first": True}, "has no setting 'batch_first'; sequences are (steps, records, ...)"),
+    ({"num_layers": 2}, "has no setting 'num_layers'; write a module for each layer"),
+    ({"num_outptu": 2}, "has no setting 'num_outptu'; did you mean 'num_output'"),
+])
+def test_a_setting_that_is_missing_says_what_to_write(settings, words):
+    with pytest.raises(md.ConfigError, match=re.escape(words)):
+        md.nn.LSTM(3, 4, **settings)
+
+
+def test_a_method_of_a_module_that_is_missing_says_what_to_write():
+    module = md.nn.Linear(3, 2)
+    for name, hint in torch_names.METHODS.items():
+        with pytest.raises(AttributeError, match=re.escape(f"Linear has no attribute {name!r}; use {hint}")):
+            getattr(module, name)
+    with pytest.raises(AttributeError, match="no attribute 'wight'"):
+        _ = module.wight

@@ -15,6 +15,7 @@ import numpy as np
 
 from minidrop.autograd import Tensor
 from minidrop.errors import MinidropError, TensorError, in_short, kind_of
+from minidrop.functions.torch_names import keyword_hint
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -57,7 +58,8 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
 def explained(function: Function) -> Function:
     """Return a function that raises TensorError in place of an error of Python's or NumPy's, see above.
 
-    A call that Python itself refuses, such as for an unknown keyword, and a lack of memory stay as they are.
+    A call that Python itself refuses and a lack of memory stay as they are, but a keyword that is unknown
+    comes with those that are known.
     """
     @functools.wraps(function)
     def call(*args, **kwargs):
@@ -69,6 +71,8 @@ def explained(function: Function) -> Function:
             of_values = isinstance(error, _OF_VALUES) or type(error).__module__.startswith("numba.")
             given = _given(function, args, kwargs) if of_values else {}
             if not given:
+                if isinstance(error, TypeError):
+                    _refuse_keywords(function, args, kwargs)
                 raise
             # Many take an array for a tensor: it is blamed last.
             problem = _problem(function, given, True) or _problem(function, given, False)
@@ -100,6 +104,19 @@ def _given(function, args, kwargs):
     except TypeError:
         return {}
     return {name: value for name, value in given.items() if name != "self"}
+
+
+def _refuse_keywords(function, args, kwargs):
+    """Raise TypeError for a keyword that a function does not take, and say what to write for PyTorch's."""
+    parameters = [one for name, one in inspect.signature(function).parameters.items() if name != "self"]
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        return
+    takes = ", ".join("*" * (one.kind is one.VAR_POSITIONAL) + one.name for one in parameters)
+    known = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    for name in kwargs:
+        if name not in known:
+            raise TypeError(f"{_name_of(function, args)} takes {takes or 'no arguments'}; got {name!r}"
+                            f"{keyword_hint(name, known)}") from None
 
 
 def _name_of(function, args):

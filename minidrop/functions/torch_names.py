@@ -103,6 +103,24 @@ TOP = {         # of torch itself
 }
 
 
+KEYWORDS = {    # arguments of modules and functions
+    "inplace": "leave it out: nets work in place where they can",
+    "dim": "it is axis here", "keepdim": "it is keepdims here",
+    "p": "the rate is the first argument", "ignore_index": "it is ignore_label here",
+    "batch_first": "sequences are (steps, records, ...): x.permute(1, 0, 2) in forward turns others round",
+    "num_layers": "write a module for each layer, as in nn.Sequential",
+    "padding_mode": "images are padded with zeros", "padding_idx": "let the loss ignore such labels",
+    "elementwise_affine": "leave it out; the scale and bias are always learned",
+    "size_average": "it is reduction here", "reduce": "it is reduction here",
+    **dict.fromkeys(("device", "dtype"), "module.to(device, dtype) moves it"),
+}
+
+
+def keyword_hint(name: str, known: Iterable[str]) -> str:
+    """Return "; ..." for a keyword of PyTorch's, else the nearest known ones, or ''."""
+    return f"; {KEYWORDS[name]}" if name in KEYWORDS else nearest(name, sorted(known))
+
+
 def hint(name: str, known: Iterable[str]) -> str:
     """Return "; use ..." for a name of PyTorch's, else the nearest known names, or ''."""
     if name in HINTS:

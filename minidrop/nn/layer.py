@@ -11,6 +11,7 @@ from minidrop.config import LayerParameter
 from minidrop.config.numbers import whole_number
 from minidrop.config.spec import set_layer
 from minidrop.errors import ConfigError, MinidropError, ShapeError, nearest
+from minidrop.functions.torch_names import KEYWORDS
 from minidrop.layers import Context, layer_class
 from minidrop.layers import Layer as LayerType
 from minidrop.net.parameters import make_parameters
@@ -61,7 +62,11 @@ class Layer(Module):
     def _check(self, kind):
         """Raise ConfigError or ShapeError for settings that suit no input, or not those that are known."""
         message = LayerParameter()
-        set_layer(message, self.type, {"name": self.layer_name} | self.settings)
+        try:
+            set_layer(message, self.type, {"name": self.layer_name} | self.settings)
+        except ConfigError as error:
+            hints = [KEYWORDS[name] for name in self.settings if name in KEYWORDS]
+            raise type(error)(f"{error}{f'; {hints[0]}' if hints else ''}") from None
         if self._own is None and self.inputs is not None:
             self._probe(self.inputs, self.settings)
         elif not kind.needs_handed:

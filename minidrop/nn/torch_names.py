@@ -35,3 +35,14 @@ HINTS = {
     "LayerNormalization": "nn.LayerNorm", "Concatenate": "nn.concat([a, b]) in forward",
     "Add": "a + b in forward",
 }
+
+METHODS = {     # of a module
+    "cuda": "to('cuda:0')", "cpu": "to('cpu')", "double": "to(dtype='float64')",
+    "float": "to(dtype='float32')",
+    "half": "to(precision='float16')", "bfloat16": "to(precision='bfloat16')",
+    "register_buffer": "nn.Weight(*shape, filler=...).requires_grad_(False) as an attribute",
+    **dict.fromkeys(("register_parameter", "parameter"), "nn.Weight(*shape, filler=...) as an attribute"),
+    "buffers": "named_buffers()",
+    **dict.fromkeys(("register_forward_hook", "register_hook"), "a call in the forward of your own module"),
+    "share_memory": "mpiexec -n 2 minidrop train (docs/parallel.md)",
+}

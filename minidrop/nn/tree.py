@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from minidrop.errors import ConfigError, kind_of, nearest
 from minidrop.nn.symbol import TraceError
+from minidrop.nn.torch_names import METHODS
 from minidrop.nn.trace import current_trace
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ class Tree:
         children = vars(self).get("_children", {})
         if name in children:
             return children[name]
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}"
-                             f"{nearest(name, [*children, *vars(self)])}")
+        known = [one for one in (*children, *vars(self)) if not one.startswith("_")]
+        instead = f"; use {METHODS[name]}" if name in METHODS else nearest(name, known)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{instead}")
 
     def __delattr__(self, name: str) -> None:
         self._refuse_in_trace(name)
