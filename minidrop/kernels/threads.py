@@ -7,6 +7,7 @@ NumPy is loaded. So minidrop sets it when it is imported; if NumPy came first, i
 and restart its workers. If that is impossible, our kernels stay on one thread, and `notice` says so.
 """
 
+import atexit
 import ctypes
 import itertools
 import logging
@@ -14,6 +15,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from array import array
 from collections.abc import Callable
 from functools import cache
@@ -207,6 +209,7 @@ def _start_workers():
     if _relay is None:
         from minidrop.kernels import relay
         _relay = relay.Relay(COUNT) if relay.IS_KNOWN else None
+        atexit.register(_rest)
     while len(_workers) < COUNT - 1:
         me = len(_workers) + 1
         worker = threading.Thread(target=_work, args=(me, _tasks, _relay), name="minidrop-kernel",
@@ -272,6 +275,13 @@ def _blas():
             get.argtypes, get.restype, put.argtypes, put.restype = (), ctypes.c_int, (ctypes.c_int,), None
             return get, put
     return None
+
+
+def _rest():
+    """Have the threads that wait in compiled code leave it: Python cannot end them there."""
+    if _relay is not None:
+        _relay.news()
+        time.sleep(1e-3)
 
 
 def _work(me, tasks, relay):
