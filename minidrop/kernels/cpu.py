@@ -12,11 +12,11 @@ import numba
 import numpy as np
 
 
-def jit(function: Any) -> Callable:
-    """Compile a loop on first use, and cache it on disk."""
+def jit(function: Any, cached: bool = True) -> Callable:
+    """Compile a loop on first use, and cache it on disk unless it depends on more than its code."""
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
-        return numba.njit(cache=True, **options)(function)
+        return numba.njit(cache=cached, **options)(function)
     except RuntimeError:        # the cache cannot be written: every process compiles for itself
         return numba.njit(**options)(function)
 

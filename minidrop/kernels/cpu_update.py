@@ -159,7 +159,7 @@ def update_kernel(formula: Any, slots: Any) -> Any:
     loop = FunctionType((_one if slots == 1 else _two).__code__, {**globals(), "step": compiled},
                         f"update_{slots}_{fingerprint(formula)}")
     loop.__qualname__, loop.__module__ = loop.__name__, __name__
-    return jit(loop) if whole else numba.njit(nogil=True, error_model="numpy")(loop)
+    return jit(loop, whole)
 
 
 def is_whole(formula: Any) -> Any:

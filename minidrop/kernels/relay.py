@@ -8,6 +8,7 @@ has the interpreter then, which the other needs to go on.
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import threading
@@ -69,9 +70,17 @@ class Relay:
 
     def __init__(self, threads: int):
         self.threads, self._words = threads, np.zeros(LINE * threads, np.int64)
-        self._lock = threading.Lock()
+        # Held by who calls. A Ctrl-C at the wrong moment may leave it held: its thread calls on all the same.
+        self._lock, self._is_called = threading.RLock(), False
         self._parts: list[tuple | None] = [None] * threads
         self._errors: list[BaseException] = []
+        self._numbers = itertools.count(1)
+        wait(self._words, 1)        # compiled from here on
+
+    def join(self) -> int | None:
+        """Return the number of the thread that asks, None if there are enough. No two have the same."""
+        number = next(self._numbers)
+        return number if number < self.threads else None
 
     def news(self) -> None:
         """Have the threads that wait look for other tasks."""
@@ -85,7 +94,11 @@ class Relay:
         parts = len(bounds) - 1
         if parts > self.threads or not self._lock.acquire(False):
             return False
+        if self._is_called:         # by this thread, for a part of its own
+            self._lock.release()
+            return False
         try:
+            self._is_called = True
             if any(self._words[LINE * part] != WAITS for part in range(1, parts)):
                 return False
             for part in range(1, parts):
@@ -97,7 +110,9 @@ class Relay:
                     call(self._words, parts)
                     kernel(*args, *bounds[:2])
             finally:
-                self._wait(parts)       # no thread may write to `args` after this call
+                # No thread may write to `args` after this call. An interrupt comes before compiled code or
+                # after it, and nothing stands between: none leaves this out.
+                wait(self._words, parts)
             for part in range(1, parts):
                 left = self._parts[part]
                 if left is not None:    # the thread went to sleep before it was called
@@ -106,20 +121,8 @@ class Relay:
                 raise self._errors[0]
             return True
         finally:
-            self._parts[:], self._errors = [None] * self.threads, []
+            self._parts[:], self._errors, self._is_called = [None] * self.threads, [], False
             self._lock.release()
-
-    def _wait(self, parts):
-        """Return when all are done. Who is interrupted meanwhile waits on."""
-        interrupt = None
-        while True:
-            try:
-                wait(self._words, parts)
-                break
-            except BaseException as error:      # Ctrl-C
-                interrupt = error
-        if interrupt is not None:
-            raise interrupt
 
     def attend(self, me: int, tasks: queue.SimpleQueue) -> bool:
         """Wait for a part, as thread number `me`, and do it; return False if none comes, or a task does.
@@ -148,8 +151,8 @@ _copies: dict[Any, Callable] = {}
 def calling(kernel: Any) -> Callable:
     """Return a compiled function of (words, parts, *args): `call`, then kernel(*args).
 
-    Other threads are called when compiled code has begun, and the interpreter is theirs. The function is
-    cached on disk as if it stood in the kernel's file.
+    Other threads are called when compiled code has begun, and the interpreter is theirs. Where the kernel is
+    cached on disk, so is the function, as if it stood in the kernel's file.
     """
     found = _copies.get(kernel)
     if found is None:
@@ -158,5 +161,5 @@ def calling(kernel: Any) -> Callable:
                                          co_firstlineno=own.__code__.co_firstlineno)
         copy = FunctionType(code, {"call": call, "kernel": kernel, "__name__": own.__module__}, name)
         copy.__module__, copy.__qualname__ = own.__module__, name
-        found = _copies[kernel] = jit(copy)
+        found = _copies[kernel] = jit(copy, kernel.stats.cache_path is not None)
     return found

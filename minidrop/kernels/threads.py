@@ -87,6 +87,7 @@ _relay: Any = None      # the workers that wait for work in compiled code, see r
 # Changes with every call of `by_rows`: a thread that waits for other work in compiled code leaves then.
 interrupts = array("q", [0])
 _calls = itertools.count(1)
+_starting = threading.RLock()   # held by who starts workers
 _here = threading.local()     # is_worker: whether this thread is one of them
 _noticed = False
 
@@ -103,8 +104,8 @@ def notice() -> None:
 
 def _forget_workers():
     """A forked child has none of its parent's threads."""
-    global _tasks, _relay
-    _tasks, _relay = queue.SimpleQueue(), None
+    global _tasks, _relay, _starting
+    _tasks, _relay, _starting = queue.SimpleQueue(), None, threading.RLock()
     _workers.clear()
     _blas_on_one_thread.forget()
 
@@ -206,16 +207,15 @@ def is_worker() -> bool:
 
 def _start_workers():
     global _relay
-    if _relay is None:
-        from minidrop.kernels import relay
-        _relay = relay.Relay(COUNT) if relay.IS_KNOWN else None
-        atexit.register(_rest)
-    while len(_workers) < COUNT - 1:
-        me = len(_workers) + 1
-        worker = threading.Thread(target=_work, args=(me, _tasks, _relay), name="minidrop-kernel",
-                                  daemon=True)
-        worker.start()              # RuntimeError where the system has no more threads
-        _workers.append(worker)     # not before: tasks would wait for a thread that there is not
+    with _starting:
+        if _relay is None:
+            from minidrop.kernels import relay
+            _relay = relay.Relay(COUNT) if relay.IS_KNOWN else None
+        while len(_workers) < COUNT - 1:
+            worker = threading.Thread(target=_work, args=(_tasks, _relay), name="minidrop-kernel",
+                                      daemon=True)
+            worker.start()              # RuntimeError where the system has no more threads
+            _workers.append(worker)     # not before: tasks would wait for a thread that there is not
 
 
 def by_parts(work: Callable, parts: int, elements: int) -> None:
@@ -277,6 +277,7 @@ def _blas():
     return None
 
 
+@atexit.register
 def _rest():
     """Have the threads that wait in compiled code leave it: Python cannot end them there."""
     if _relay is not None:
@@ -284,11 +285,11 @@ def _rest():
         time.sleep(1e-3)
 
 
-def _work(me, tasks, relay):
+def _work(tasks, relay):
     _here.is_worker = True
-    waits = relay is not None and me < relay.threads
+    me = relay.join() if relay is not None else None
     while True:
-        if waits and relay.attend(me, tasks):
+        if me is not None and relay.attend(me, tasks):
             continue
         kernel, args, done = tasks.get()
         try:

@@ -12,7 +12,8 @@ import weakref
 import numpy as np
 import pytest
 
-from minidrop.kernels import cpu, relay
+from minidrop.kernels import cpu, cpu_update, relay
+from minidrop.kernels import threads as kernel_threads
 
 pytestmark = pytest.mark.skipif(not relay.IS_KNOWN, reason="needs AVX2 with FMA, or AVX-512, and POSIX")
 
@@ -102,6 +103,13 @@ def test_a_call_within_a_call_is_refused(crew):
     assert inner == [False] * 3
 
 
+def test_a_caller_that_was_interrupted_before_it_began_calls_again(crew):
+    crew._lock.acquire()        # as Ctrl-C leaves it that arrives just then
+    done = []
+    shared(crew, lambda first, last: done.append(first), [0, 1, 2, 3])
+    assert sorted(done) == [0, 1, 2]
+
+
 def test_threads_leave_for_other_tasks():
     own, tasks, left = relay.Relay(2), queue.SimpleQueue(), []
     thread = threading.Thread(target=lambda: left.append(own.attend(1, tasks)))
@@ -137,6 +145,42 @@ def test_what_calls_a_kernel_is_compiled_once(tmp_path):
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True,
                               timeout=120, check=True)
         assert done.stdout.strip() == hits and not done.stderr
+
+
+def test_what_calls_a_kernel_that_is_not_cached_is_not_either():
+    """Formulas of the same code may depend on other numbers, here or in the next process."""
+    def called(number):
+        kernel = cpu_update.update_kernel(lambda w, g, h: (w - number * g, h), 1)
+        W, gs = np.zeros((2, 3), "f"), (np.ones((2, 3), "f"),)
+        relay.calling(kernel)(np.zeros(relay.LINE, np.int64), 1, W, W.copy(), W, gs, (np.arange(2),),
+                              (np.arange(3),), (), np.float32(0), False, np.float32(1), 0, 2)
+        return W
+
+    for number in (1, 2):
+        np.testing.assert_array_equal(called(number), np.full((2, 3), -number))
+
+
+def test_threads_that_begin_at_once_share_one_crew(monkeypatch):
+    """Of two threads of one number, each would take the other's calls for its own."""
+    begun, together = [], threading.Barrier(8)
+
+    def begin():
+        together.wait(60)
+        kernel_threads._start_workers()
+
+    for name, value in {"COUNT": 4, "_workers": [], "_relay": None,
+                        "_work": lambda tasks, own: begun.append((own, own.join()))}.items():
+        monkeypatch.setattr(kernel_threads, name, value)
+    callers = [threading.Thread(target=begin) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    for worker in kernel_threads._workers:
+        worker.join()
+    assert sorted(number for _, number in begun) == [1, 2, 3]
+    assert {own for own, _ in begun} == {kernel_threads._relay}
+    assert kernel_threads._relay.join() is None
 
 
 def test_calls_of_every_length_give_what_one_thread_gives():
