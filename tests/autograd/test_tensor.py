@@ -80,7 +80,7 @@ def test_an_array_before_the_operator_loses_no_gradient(array):
 
 
 @pytest.mark.parametrize("call", [lambda a, x: np.exp(x), lambda a, x: np.multiply(a, x),
-                                  lambda a, x: np.add(x, a), lambda a, x: a // x, lambda a, x: x % 2])
+                                  lambda a, x: np.add(x, a), lambda a, x: x << 2])
 def test_what_a_tensor_has_no_operator_for_is_refused(call):
     """A ufunc would compute an array, which has no gradient."""
     with pytest.raises(TypeError):

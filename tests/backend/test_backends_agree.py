@@ -389,7 +389,8 @@ def test_blocks_become_one_array_without_others_of_its_size(array, close):
 def test_column_sums_do_not_depend_on_the_threads(monkeypatch, columns, count):
     """A matrix of one column alone NumPy would sum in pairs."""
     x = np.random.default_rng(0).standard_normal((9000, columns)).astype(np.float32)
-    monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 1)
+    for least in ("_LEAST_ELEMENTS", "_LEAST_SHARED"):
+        monkeypatch.setattr(threads, least, 1)
     sums = []
     for threads_now in (1, count):
         monkeypatch.setattr(threads, "COUNT", threads_now)
@@ -402,7 +403,8 @@ def test_column_sums_do_not_depend_on_the_threads(monkeypatch, columns, count):
 @pytest.mark.parametrize("count", [1, 3])
 def test_runs_of_columns_are_copied_whole(monkeypatch, cols, count):
     x, rows = np.random.default_rng(0).standard_normal((40, 100)), Kept(-1, 6, 3, 40)
-    monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 0)
+    for least in ("_LEAST_ELEMENTS", "_LEAST_SHARED"):
+        monkeypatch.setattr(threads, least, 0)
     monkeypatch.setattr(threads, "COUNT", count)
     cpu, every = NumpyBackend(), cols.indices
     np.testing.assert_array_equal(cpu.submatrix(x, rows, cols), x[rows.indices][:, every])
@@ -419,7 +421,8 @@ def test_runs_of_columns_are_copied_whole(monkeypatch, cols, count):
 @pytest.mark.parametrize("shape", [(40,), (40, 7), (40, 3, 5)])
 def test_rows_taken_by_several_threads_are_the_rows(monkeypatch, kept, shape):
     x = np.random.default_rng(0).standard_normal(shape)
-    monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 0)
+    for least in ("_LEAST_ELEMENTS", "_LEAST_SHARED"):
+        monkeypatch.setattr(threads, least, 0)
     monkeypatch.setattr(threads, "COUNT", 3)
     np.testing.assert_array_equal(NumpyBackend().take(x, kept, 0), x[kept.indices])
 
@@ -427,7 +430,8 @@ def test_rows_taken_by_several_threads_are_the_rows(monkeypatch, kept, shape):
 def test_rows_of_a_view_are_taken_at_once(monkeypatch):
     """NumPy copies all of a strided array in every call of `take`: calls of three threads would be three."""
     x, kept = np.random.default_rng(0).standard_normal((40, 14))[:, ::2], Kept.of([1, 4, 5, 30], 40)
-    monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 0)
+    for least in ("_LEAST_ELEMENTS", "_LEAST_SHARED"):
+        monkeypatch.setattr(threads, least, 0)
     monkeypatch.setattr(threads, "COUNT", 3)
     calls, take = [], np.take
     monkeypatch.setattr(np, "take", lambda *args, **more: calls.append(1) or take(*args, **more))

@@ -40,7 +40,8 @@ def test_a_device_that_is_not_there():
 @pytest.fixture
 def three_threads(monkeypatch):
     monkeypatch.setattr(threads, "COUNT", 3)
-    monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 0)
+    for least in ("_LEAST_ELEMENTS", "_LEAST_SHARED"):
+        monkeypatch.setattr(threads, least, 0)
 
 
 def test_splitting_rows_changes_no_result(three_threads, monkeypatch, dtype, rng):

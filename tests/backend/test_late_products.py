@@ -75,7 +75,8 @@ def test_every_remainder(dtype, samples, rows, columns):
 @pytest.mark.parametrize("places", PLACES.values(), ids=PLACES.keys())
 @in_turn("dtype, l1", [("d", False), ("d", True)])
 def test_an_update_has_the_bits_of_that_by_arrays_on_any_number_of_threads(places, dtype, l1, monkeypatch):
-    monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 0)
+    for least in ("_LEAST_ELEMENTS", "_LEAST_SHARED"):
+        monkeypatch.setattr(threads, least, 0)
     rng = np.random.default_rng(1)
     W, history = rng.standard_normal((2, ROWS, COLS)).astype(dtype)
     found = []

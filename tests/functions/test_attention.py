@@ -217,7 +217,8 @@ def test_threads_share_the_heads(kept, monkeypatch):
     arrays, found = operands(130, 130, N=8, Cv=TOTAL), []
     for count in (1, 3):
         monkeypatch.setattr(threads, "COUNT", count)
-        monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 1000)
+        for least in ("_LEAST_ELEMENTS", "_LEAST_SHARED"):
+            monkeypatch.setattr(threads, least, 1000)
         found.append(run(arrays, HEADS, True, rate=0.3, key=5, kept=kept)[1])
     assert_close(*found, 1e-12)
 

@@ -237,7 +237,8 @@ def test_results_do_not_depend_on_the_number_of_cores(groups, side_by_side, monk
     found = []
     for count in (1, 2, 3):
         monkeypatch.setattr(threads, "COUNT", count)
-        monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 0)
+        for least in ("_LEAST_ELEMENTS", "_LEAST_SHARED"):
+            monkeypatch.setattr(threads, least, 0)
         x, W = (Tensor(numbers(*shape).astype("f"), True)
                 for shape in ((7, 6, 20, 20), (12, 6 // groups, 3, 3)))
         y = functions.convolution(x, W, groups=groups)

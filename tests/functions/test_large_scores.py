@@ -33,7 +33,8 @@ def everything(backend, x, label, ignore_label=None, axis=1):
 def test_pieces_and_threads_change_no_bit(monkeypatch, scores, ignored):
     x, label = scores
     ignore_label = label[5] if ignored else None
-    monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 0)
+    for least in ("_LEAST_ELEMENTS", "_LEAST_SHARED"):
+        monkeypatch.setattr(threads, least, 0)
     results = [everything(Backend(), x, label, ignore_label)]        # all rows at once
     for count, rows in ((1, 1), (1, 2), (1, 5), (1, 1000), (3, 1), (3, 4), (2, 1000)):
         monkeypatch.setattr(threads, "COUNT", count)
@@ -102,7 +103,8 @@ def test_backward_leaves_the_scores_alone(scores):
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_threads_warn_where_the_caller_would_be_warned(monkeypatch, count):
-    monkeypatch.setattr(threads, "_LEAST_ELEMENTS", 0)
+    for least in ("_LEAST_ELEMENTS", "_LEAST_SHARED"):
+        monkeypatch.setattr(threads, least, 0)
     monkeypatch.setattr(threads, "COUNT", count)
     x, label = Tensor(np.full((6, 3), np.inf)), Tensor(np.zeros(6))
     with warnings.catch_warnings():
