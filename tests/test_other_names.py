@@ -1,12 +1,13 @@
 """Who writes a name of PyTorch's or Keras's that is none here is told what to write."""
 
+import inspect
 import re
 
 import pytest
 from cases import in_turn
 
 import minidrop as md
-from minidrop.functions.torch_names import FUNCTIONS, HINTS, TOP
+from minidrop.functions.torch_names import FUNCTIONS, HINTS, KEYWORDS, TOP
 from minidrop.nn import torch_names
 
 MODULES = {"md": md, "nn": md.nn, "F": md.functions}
@@ -56,6 +57,7 @@ def test_a_keyword_that_is_missing_says_what_to_write(make, words):
 @in_turn("settings, words", [
     ({"batch_first": True}, "has no setting 'batch_first'; sequences are (steps, records, ...)"),
     ({"num_layers": 2}, "has no setting 'num_layers'; write a module for each layer"),
+    ({"device": "cpu"}, "has no setting 'device'; module.to(device, dtype) moves it"),
     ({"num_outptu": 2}, "has no setting 'num_outptu'; did you mean 'num_output'"),
 ])
 def test_a_setting_that_is_missing_says_what_to_write(settings, words):
@@ -70,3 +72,13 @@ def test_a_method_of_a_module_that_is_missing_says_what_to_write():
             getattr(module, name)
     with pytest.raises(AttributeError, match="no attribute 'wight'"):
         _ = module.wight
+
+
+def test_keywords_that_have_another_name_here_exist():
+    """"it is NAME here" holds of a module of PyTorch's that takes the keyword."""
+    takes = {"dim": md.nn.Softmax, "keepdim": md.Tensor.sum, "ignore_index": md.nn.CrossEntropyLoss,
+             "elementwise_affine": md.nn.LayerNorm, "size_average": md.nn.CrossEntropyLoss,
+             "reduce": md.nn.CrossEntropyLoss}
+    for name, hint in KEYWORDS.items():
+        if own := re.fullmatch(r"it is (\w+) here", hint):
+            assert own[1] in inspect.signature(takes[name]).parameters, name

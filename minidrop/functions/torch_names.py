@@ -110,7 +110,7 @@ KEYWORDS = {    # arguments of modules and functions
     "batch_first": "sequences are (steps, records, ...): x.permute(1, 0, 2) in forward turns others round",
     "num_layers": "write a module for each layer, as in nn.Sequential",
     "padding_mode": "images are padded with zeros", "padding_idx": "let the loss ignore such labels",
-    "elementwise_affine": "leave it out; the scale and bias are always learned",
+    "elementwise_affine": "it is affine here",
     "size_average": "it is reduction here", "reduce": "it is reduction here",
     **dict.fromkeys(("device", "dtype"), "module.to(device, dtype) moves it"),
 }

@@ -251,12 +251,11 @@ def _dotted(backend, x, gy, window, c, channels, o, outputs):
     lanes, (lines, places), (rows, taps) = lanes_of(x.dtype), gy.shape[2:], _DOTS[BITS]
     band, bands = _bands((channels * x.shape[3] + outputs * places) * x.itemsize, window, lines, _LEAST_UNITS)
     layout = _layout(x.shape[3], window, places, band)
-    offsets = _padded(layout.offsets(channels), taps)
-    height, (row, flat) = -(-outputs // rows) * rows, _flat(layout, places, lanes)
-    depth = channels * window.entries
+    height, depth, row = -(-outputs // rows) * rows, channels * window.entries, _row(layout, places, lanes)
     across = -(-outputs // lanes) * lanes * (depth + -depth % _PRODUCT_TAPS[BITS]) * lines * places
-    if height * offsets.size * row * bands * _DOT_COST > across:
+    if height * (depth + -depth % taps) * row * bands * _DOT_COST > across:
         return None
+    offsets, flat = _padded(layout.offsets(channels), taps), _flat(layout)
     parts = _parts(len(x), len(x) * lines * places, 1)
     found = backend.zeros((len(parts), height, offsets.size), x.dtype)
     laid, gradient = layout.room(channels, lanes), height * row
@@ -275,12 +274,17 @@ def _dotted(backend, x, gy, window, c, channels, o, outputs):
     return gW if np.isfinite(gW).all() else None
 
 
-def _flat(layout, places, lanes):
-    """Return (numbers of a channel, layout) of outputs' gradients whose lines lie as those of a Layout."""
+def _row(layout, places, lanes):
+    """Return the numbers of a channel of outputs' gradients, whose lines lie as those of a Layout."""
     *_, pitch, band = layout.numbers
     vectors = -(-((band - 1) * pitch + places) // lanes)
-    return (max(vectors * lanes, band * pitch),
-            (np.ones(2, int), np.zeros(2, int), np.zeros((1, 2), int), band, pitch, band))
+    return max(vectors * lanes, band * pitch)
+
+
+def _flat(layout):
+    """Return the numbers of a layout of outputs' gradients, see `_row`."""
+    *_, pitch, band = layout.numbers
+    return np.ones(2, int), np.zeros(2, int), np.zeros((1, 2), int), band, pitch, band
 
 
 def _parts(images, places, squares):
@@ -305,7 +309,7 @@ def each_weight_gradient(backend: Any, x: np.ndarray, gy: np.ndarray, window: Wi
     band, bands = _bands((x.shape[3] + places) * x.itemsize, window, lines, _LEAST_UNITS)
     layout = _layout(x.shape[3], window, places, band)
     offsets = _padded(layout.offsets(1), _TAPS_ALONE)
-    laid, (g, flat) = layout.room(1, lanes), _flat(layout, places, lanes)
+    laid, g, flat = layout.room(1, lanes), _row(layout, places, lanes), _flat(layout)
     images = min(len(x) * bands, max(1, _BAND_BYTES // ((laid + g) * x.itemsize)))
     gW = np.zeros((gy.shape[1], offsets.size), x.dtype)
 
