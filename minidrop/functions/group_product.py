@@ -57,11 +57,9 @@ class GroupProduct:
             part = backend.operand(self._read(backend, x, self.pieces[i], 0))
             weight = backend.submatrix(W, *self.sides[i])
             self.saved[i] = part, weight
-            return part, weight, False, not self.transpose, self._run(y, self.pieces[i], 1)
+            return part, weight, False, not self.transpose, self._place(y, self.pieces[i], 1)
 
-        made = backend.gemms_of([partial(product, i) for i in range(len(self.pieces))], self._terms)
-        for piece, own in zip(self.pieces, made, strict=True):
-            self._write(y, piece, 1, own)
+        backend.gemms_of([partial(product, i) for i in range(len(self.pieces))], self._terms)
         if b is not None:
             for part, kept in self.outputs(y):
                 backend.add_to_rows(part, backend.take(b, kept, 0))
@@ -74,7 +72,7 @@ class GroupProduct:
 
         def input_gradient(i):
             weight, self.saved[i] = self.saved[i][1], (self.saved[i][0], None)
-            return own(i), weight, False, self.transpose, self._run(gx, self.pieces[i], 0)
+            return own(i), weight, False, self.transpose, self._place(gx, self.pieces[i], 0)
 
         def weight_gradient(i):
             factors = (self.saved[i][0], own(i)) if self.transpose else (own(i), self.saved[i][0])
@@ -86,15 +84,13 @@ class GroupProduct:
             return gys[i]
 
         kinds = [kind for kind, want in zip((input_gradient, weight_gradient), wanted, strict=False) if want]
-        made = iter(backend.gemms_of([partial(kind, i) for i in range(count) for kind in kinds],
-                                     self._terms * len(kinds)))
-        self.saved, blocks = [], []
-        for i, piece in enumerate(self.pieces):
-            if wanted[0]:
-                self._write(gx, piece, 0, next(made))
-            if wanted[1]:
-                blocks.append(Block(next(made), *self.sides[i]))
-        return gx, Blocks(blocks, gy.dtype) if wanted[1] else None
+        made = backend.gemms_of([partial(kind, i) for i in range(count) for kind in kinds],
+                                self._terms * len(kinds))
+        self.saved = []
+        if not wanted[1]:
+            return gx, None
+        weights = zip(made[len(kinds) - 1::len(kinds)], self.sides, strict=True)
+        return gx, Blocks([Block(product, *sides) for product, sides in weights], gy.dtype)
 
     def outputs(self, y: np.ndarray) -> Iterator[tuple[np.ndarray, Kept | None]]:
         """Yield (the entries of y, what they keep) for each group of outputs."""
@@ -124,29 +120,21 @@ class GroupProduct:
         shape = self.lead[0] * self.lead[1], self.widths[side]
         return (backend.empty if self.even[side] else backend.zeros)(shape, dtype)
 
-    def _view(self, x, piece, side):
-        """Return the entries of a piece in an array of all groups, (outer, samples, entries)."""
+    def _place(self, x, piece, side):
+        """Return where an array of all groups has a piece: a matrix, or (outer, samples, entries)."""
         kept = piece.outputs if side else piece.inputs
+        if self.lead[0] == 1:
+            return x[piece.first:piece.last, :kept.count]
         return x.reshape(*self.lead, x.shape[1])[:, piece.first:piece.last, :kept.count]
-
-    def _run(self, x, piece, side):
-        """Return the entries of a piece as a matrix, a view of x; None if its samples are not one run."""
-        if self.lead[0] != 1:
-            return None
-        kept = piece.outputs if side else piece.inputs
-        return x[piece.first:piece.last, :kept.count]
 
     def _read(self, backend, x, piece, side):
         """Return the entries of a piece as a matrix: a view, or a copy if the samples are not one run."""
-        if self.lead[0] == 1:
-            return self._run(x, piece, side)
-        view = self._view(x, piece, side)
-        return backend.xp.ascontiguousarray(view).reshape(view.shape[0] * view.shape[1], view.shape[2])
-
-    def _write(self, x, piece, side, product):
-        if self.lead[0] != 1:
-            view = self._view(x, piece, side)
-            view[...] = product.reshape(view.shape)
+        place = self._place(x, piece, side)
+        if place.ndim == 2:
+            return place
+        copy = backend.empty(place.shape, place.dtype)
+        copy[...] = place
+        return copy.reshape(place.shape[0] * place.shape[1], place.shape[2])
 
 
 def _groups(kept, samples):

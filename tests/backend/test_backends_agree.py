@@ -206,6 +206,23 @@ def test_gemms_of(product_backend, array, close):
         close(on.to_host(y[36:]), pairs[2][0].astype(float) @ pairs[2][1].T)
 
 
+def test_products_of_samples_between_others(product_backend, array, close):
+    """Groups of (T, N, units): the rows of a product lie apart, so `out` has three axes."""
+    pairs = [(array((3 * n, 40)), array((70, 40))) for n in (5, 2)] + [(array((14, 40)), array((9, 40)))]
+    for on in (product_backend, GENERIC):
+        y, own = on.zeros((3, 8, 80), pairs[0][0].dtype), on.empty((2, 7, 9), pairs[0][0].dtype)
+        places = y[:, :5, :70], y[:, 6:, :70], own
+        products = [(on.asarray(a), on.asarray(b), False, True, out)
+                    for (a, b), out in zip(pairs, places, strict=True)]
+        for at_once in (True, False):
+            makers = [partial(tuple, one) for one in products]
+            list(on.gemms_of(makers, 10 ** 6) if at_once else on.gemms(iter(products)))
+            for place, (a, b) in zip(places, pairs, strict=True):
+                close(on.to_host(place), (a.astype(float) @ b.T).reshape(place.shape))
+            assert not on.to_host(y[:, 5]).any() and not on.to_host(y[:, :, 70:]).any()
+            y.fill(0)
+
+
 def test_gemm_of_a_matrix_with_itself(backend, array, close):
     a = backend.asarray(array((40, 70)))
     host = backend.to_host(a).astype(float)

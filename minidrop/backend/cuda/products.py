@@ -75,8 +75,8 @@ class CudaProducts(Backend):
     # -- one product -----------------------------------------------------------------------------------------
     def gemm(self, a: np.ndarray, b: np.ndarray, trans_a: bool = False, trans_b: bool = False,
              out: np.ndarray | None = None) -> np.ndarray:
-        if out is not None and not out.flags.c_contiguous:
-            out[...] = self.gemm(a, b, trans_a, trans_b)
+        if out is not None and (out.ndim == 3 or not out.flags.c_contiguous):
+            out[...] = self.gemm(a, b, trans_a, trans_b).reshape(out.shape)
             return out
         m, k = a.shape[::-1] if trans_a else a.shape
         n, kind = b.shape[0 if trans_b else 1], self._kind(a.dtype)
@@ -133,7 +133,7 @@ class CudaProducts(Backend):
             for i, result in zip(members, self._batch(pairs, trans, size, shapes), strict=True):
                 results[i] = result
                 if (out := outs[i]) is not None:
-                    out[...], results[i] = result, out
+                    out[...], results[i] = result.reshape(out.shape), out
         return iter(results)
 
     def gemm_stack(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -26,9 +26,15 @@ class Products(Arrays):
 
     def gemm(self, a: Any, b: np.ndarray, trans_a: bool = False, trans_b: bool = False,
              out: np.ndarray | None = None) -> np.ndarray:
-        """Return op(a) op(b) for matrices, op(m) = m or m^T, written to `out` if that is given."""
+        """Return op(a) op(b) for matrices, op(m) = m or m^T, written to `out` if that is given.
+
+        out: a matrix, or an array of three axes, of which the first two are the rows of the product.
+        """
         a = a.T if trans_a else a
         b = b.T if trans_b else b
+        if out is not None and out.ndim == 3:
+            out[...] = self.gemm(a, b).reshape(out.shape)
+            return out
         out = self.empty((a.shape[0], b.shape[1]), a.dtype) if out is None else out
         return self.xp.matmul(a, b, out=out)
 

@@ -73,6 +73,8 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Probabilities,
              out: np.ndarray | None = None) -> np.ndarray:
         a = a.T if trans_a else a
         b = b.T if trans_b else b
+        if out is not None and out.ndim == 3:
+            return super().gemm(a, b, out=out)
         if out is not None and not out.flags.c_contiguous:
             return np.matmul(a, b, out=out)
         # dot, not matmul: it passes a transposed operand to BLAS without a copy, and has a case for A A^T.
