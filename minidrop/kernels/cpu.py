@@ -4,21 +4,42 @@ Each takes a range of rows [first, last) and releases the GIL, so that `threads.
 Compiled on first use and cached on disk. No fastmath: results must not depend on how a loop was vectorised.
 """
 
+import hashlib
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 
 
+def fingerprint(folder: Path) -> bytes:
+    """Return a hash of the Python files of a folder."""
+    found = hashlib.sha256()
+    for file in sorted(folder.glob("*.py")):
+        found.update(hashlib.sha256(file.read_bytes()).digest())
+    return found.digest()
+
+
+SOURCES = fingerprint(Path(__file__).parent)
+
+
 def jit(function: Any, cached: bool = True) -> Callable:
-    """Compile a loop on first use, and cache it on disk unless it depends on more than its code."""
+    """Compile a loop on first use, and cache it on disk unless it depends on more than the kernels' code.
+
+    Numba's cache looks at the file of the loop alone. What a loop calls becomes part of it, and may stand in
+    another one, so the cache is told the fingerprint of all kernels in place of the file's.
+    """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    if not cached:
+        return numba.njit(**options)(function)
     try:
-        return numba.njit(cache=cached, **options)(function)
+        compiled = numba.njit(cache=True, **options)(function)
     except RuntimeError:        # the cache cannot be written: every process compiles for itself
         return numba.njit(**options)(function)
+    compiled._cache._cache_file._source_stamp = SOURCES
+    return compiled
 
 
 @jit

@@ -1,8 +1,8 @@
 """What Numba makes of minidrop/kernels is kept between runs, too: a fresh checkout has none of it.
 
-Numba looks for its files beside the sources, and tells by a hash of a loop's source whether they are still
-right. Of loops in other sources that it calls, it knows nothing. So an archive is that of one state of all
-sources; only a checkout without any loops is filled from it, and only what was made there is kept.
+Numba looks for its files beside the sources, and `cpu.jit` has it tell by a hash of all of them whether they
+are still right. So an archive is that of one state of all sources; only a checkout without any loops is
+filled from it, and only what was made there is kept.
 """
 
 import hashlib

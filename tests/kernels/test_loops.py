@@ -48,7 +48,6 @@ def test_only_more_loops_replace_those_that_are_kept(loops, checkout, tmp_path):
 
 
 def test_an_archive_is_that_of_one_state_of_all_sources(loops, checkout, tmp_path):
-    """Numba itself would not see that a loop in another file, which a loop calls, has changed."""
     sources = checkout("sources", {}).parent
     before = loops.archive(tmp_path, sources)
     (sources / "other.py").write_text("called")

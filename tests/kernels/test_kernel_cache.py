@@ -1,0 +1,45 @@
+"""What Numba keeps on disk of a kernel is used only while no kernel's source has changed."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from minidrop.kernels import cpu
+
+LOOP = "def loop(x, first, last):\n    for i in range(first, last):\n        x[i] += 1\n"
+
+
+@pytest.fixture
+def loop(tmp_path):
+    """A function in a file of its own, whose cache is empty."""
+    (tmp_path / "own_kernel.py").write_text(LOOP)
+    spec = importlib.util.spec_from_file_location("own_kernel", tmp_path / "own_kernel.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.loop
+
+
+def loaded(function, cached=True):
+    """Return whether a kernel's code, in what is a new process to Numba, came from the disk."""
+    kernel, x = cpu.jit(function, cached), np.zeros(3)
+    kernel(x, 1, 3)
+    assert x.tolist() == [0, 1, 1]
+    return sum(kernel.stats.cache_hits.values()) == 1
+
+
+def test_a_change_in_any_kernels_file_compiles_a_kernel_anew(loop, monkeypatch):
+    """Numba looks at the loop's own file alone, but what the loop calls may stand in another."""
+    assert [loaded(loop), loaded(loop)] == [False, True]
+    monkeypatch.setattr(cpu, "SOURCES", b"of other kernels")
+    assert [loaded(loop), loaded(loop)] == [False, True]
+    assert not loaded(loop, cached=False)
+
+
+def test_the_fingerprint_is_of_every_file(tmp_path):
+    (tmp_path / "cpu.py").write_text("loop")
+    seen = [cpu.fingerprint(tmp_path)]
+    for text in ("called", "called, changed", "called"):
+        (tmp_path / "vectors.py").write_text(text)
+        seen.append(cpu.fingerprint(tmp_path))
+    assert len(set(seen)) == 3 and seen[1] == seen[3]
