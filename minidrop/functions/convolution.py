@@ -39,19 +39,16 @@ class _Sliding(Function):
     rows to the columns. Axes before that of the channels are images of their own.
     """
 
-    __slots__ = ("window", "axis", "groups", "out_kept", "activation", "scale", "x", "y", "shape", "lead",
-                 "work", "W_shape")
+    __slots__ = ("window", "axis", "groups", "out_kept", "activation", "scale", "factor", "x", "y", "shape",
+                 "lead", "work", "W_shape")
     kept_rule = "native"
 
     def __init__(self, window: Window, groups: int = 1, axis: int = 1, out_kept: Kept | None = None,
                  activation: str = "none", scale: float = 1.0):
         self.window, self.groups, self.axis, self.out_kept = window, groups, axis, out_kept
         self.activation, self.scale = activation, scale
-
-    @property
-    def plain(self) -> bool:
-        """Whether neither activation nor scale follows the bias."""
-        return self.activation == "none" and self.scale == 1
+        # Of gy, where nothing but the scale stands between: multiplying what is smaller costs less.
+        self.factor = scale if activation == "none" else 1.0
 
     def _images(self, x, channels):
         """Return x as (N, C, *spatial), and its kept set; raises ShapeError unless it has `channels`."""
@@ -78,6 +75,7 @@ class _Sliding(Function):
     def _weight_gradient(self, backend, gradients, dtype):
         """Return the gradient of W from that of the filters of each group, matrices."""
         rows, columns, _ = self.work[0]
+        gradients = [backend.scaled(gradient, self.factor) for gradient in gradients]
         if self.groups == 1:
             return Block(gradients[0], rows.kept, _spread(columns.kept, self.window))
         if all(part.kept is None for work in self.work for part in work[:2]):
@@ -92,18 +90,19 @@ class _Sliding(Function):
         """Return scale * f(y + b), in place: where the sums of windows are computed without them."""
         if b is not None:
             y += backend.take(b, self.out_kept, 0).reshape(-1, *(1,) * (y.ndim - 2))
-        return y if self.plain else backend.activate(y, None, self.activation, self.scale, out=y)
+        plain = self.activation == "none" and self.scale == 1
+        return y if plain else backend.activate(y, None, self.activation, self.scale, out=y)
 
     def _finish(self, x, y):
         """Store what backward needs of images x and y, and return y with the axes of x."""
         self.output_kept = self.out_kept, self.axis
-        self.x, self.y = x, None if self.plain else y
+        self.x, self.y = x, None if self.activation == "none" else y
         return y.reshape(*self.lead, *y.shape[1:])
 
     def _incoming(self, backend, gy):
-        """Return gy as images, before activation and scale."""
+        """Return gy as images, before the activation and its scale; see `factor`."""
         gy = backend.xp.ascontiguousarray(gy).reshape(math.prod(self.lead), *gy.shape[self.axis:])
-        return gy if self.plain else backend.activate_gradient(gy, self.y, self.activation, self.scale)
+        return gy if self.y is None else backend.activate_gradient(gy, self.y, self.activation, self.scale)
 
     def _image_gradient(self, backend, wanted):
         """Return room for the gradient of the images x, or None."""
@@ -114,7 +113,7 @@ class _Sliding(Function):
         gb = None
         if len(wanted) > 2 and wanted[2]:
             flat = gy.reshape(*gy.shape[:2], math.prod(gy.shape[2:]))
-            gb = Block(backend.channel_sums(flat), self.out_kept)
+            gb = Block(backend.scaled(backend.channel_sums(flat), self.factor), self.out_kept)
         return (None if gx is None else gx.reshape(self.shape), gW, gb)[:len(wanted)]
 
 
@@ -147,7 +146,8 @@ class Convolution(_Sliding):
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple:
         gy, gx = self._incoming(backend, gy), self._image_gradient(backend, wanted)
-        gradients = [backend.convolve_gradients(self.x if wanted[1] else None, own, gy, self.window, gx,
+        x = self.x if wanted[1] else None
+        gradients = [backend.convolve_gradients(x, backend.scaled(own, self.factor), gy, self.window, gx,
                                                 columns.bounds, rows.bounds, wanted[1])
                      for rows, columns, own in self.work] if wanted[0] or wanted[1] else []
         gW = self._weight_gradient(backend, gradients, gy.dtype) if wanted[1] else None
@@ -177,7 +177,8 @@ class Deconvolution(_Sliding):
         gy, gx, gradients = self._incoming(backend, gy), self._image_gradient(backend, wanted), []
         for rows, columns, own in self.work:
             if wanted[0]:
-                backend.convolve(gy, own, None, self.window, gx, columns.bounds, rows.bounds)
+                backend.convolve(gy, backend.scaled(own, self.factor), None, self.window, gx, columns.bounds,
+                                 rows.bounds)
             if wanted[1]:
                 gradients.append(backend.convolve_gradients(gy, own, self.x, self.window, None,
                                                             columns.bounds, rows.bounds))
@@ -206,9 +207,10 @@ class Depthwise(_Sliding):
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple:
         gy, gx, gW = self._incoming(backend, gy), self._image_gradient(backend, wanted), None
         if wanted[0]:
-            backend.convolve_each_image_gradient(self.work, gy, self.window, gx)
+            backend.convolve_each_image_gradient(backend.scaled(self.work, self.factor), gy, self.window, gx)
         if wanted[1]:
-            gW = Block(backend.convolve_each_weight_gradient(self.x, gy, self.window), self.out_kept)
+            gradient = backend.convolve_each_weight_gradient(self.x, gy, self.window)
+            gW = Block(backend.scaled(gradient, self.factor), self.out_kept)
         return self._outgoing(backend, gx, gW, gy, wanted)
 
 

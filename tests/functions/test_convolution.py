@@ -53,7 +53,7 @@ def case(shape, transposed=False):
     return x, W, b, window, groups
 
 
-@every_pair(("shape", list(SHAPES)), ("activation, scale", [("none", 1.0), ("relu", 2.0), ("tanh", 1.0)]),
+@every_pair(("shape", list(SHAPES)), ("activation, scale", [("none", 1.5), ("relu", 2.0), ("tanh", 1.0)]),
             ("biased", [True, False]))
 def test_convolution_against_pytorch(shape, biased, activation, scale):
     torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
@@ -80,12 +80,12 @@ def test_deconvolution_against_pytorch(shape, biased):
     torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
     x, W, b, window, groups = case(shape, transposed=True)
     inputs = [Tensor(a, requires_grad=True) for a in ((x, W, b) if biased else (x, W))]
-    y = functions.deconvolution(*inputs[:2], inputs[2] if biased else None, window, groups)
+    y = functions.deconvolution(*inputs[:2], inputs[2] if biased else None, window, groups, scale=1.5)
     own = [torch.tensor(a, requires_grad=True) for a in (x, W, b)[:len(inputs)]]
     transposed = (torch.nn.functional.conv_transpose1d, torch.nn.functional.conv_transpose2d,
                   torch.nn.functional.conv_transpose3d)[len(window.size) - 1]
-    expected = transposed(own[0], own[1], own[2] if biased else None, window.stride, window.pad,
-                          groups=groups, dilation=window.dilation)
+    expected = 1.5 * transposed(own[0], own[1], own[2] if biased else None, window.stride, window.pad,
+                                groups=groups, dilation=window.dilation)
     np.testing.assert_allclose(y.data, expected.detach().numpy(), rtol=1e-9, atol=1e-9)
     gy = numbers(*y.shape, seed=3)
     y.backward(gy)
