@@ -137,35 +137,30 @@ class Attention(Function):
     def _backward(self, backend, number, parts, gradients, first, last):
         """Compute the gradients of the pairs first .. last-1 of a stack; None where one is not wanted.
 
-        With numerators e = p s and g = gy / (s (1 - rate)):  gv = (e m)^T g,  and the scores have the
-        gradient  e (m (g v^T) - d),  d = sum of gy y / s  over the entries of a query.
+        With numerators e = p s and g = gy / (s (1 - rate)):  gv = (e m)^T g,  and q k^T has the gradient
+        scale e (m (g v^T) - d),  d = sum of gy y / s  over the entries of a query.
         """
         xp, (q, k, v, y), (gq, gk, gv, gy) = backend.xp, parts, gradients
         for columns, row_blocks in self._key_blocks(q.shape[1], k.shape[1]):
             sums = [None, None]
             for rows, seen in row_blocks:
-                scaled = backend.scaled(q[first:last, rows], self.scale)
                 factor = self.rows[number][1][first:last, rows]
                 own = gy[first:last, rows]
                 g = xp.multiply(own, factor * own.dtype.type(1 / (1 - self.rate)),
                                 out=backend.empty(own.shape, own.dtype))
-                e, keep = self._again(backend, number, first, last, scaled, k, rows, seen)
+                e, keep = self._again(backend, number, first, last, q, k, rows, seen)
                 if gq is not None or gk is not None:
                     d = backend.row_products(own, y[first:last, rows]) * factor
                     scores = backend.gemm_stack(g, v[first:last, seen].transpose(0, 2, 1))
-                    if keep is not None:
-                        scores *= keep
-                    scores -= d
-                    scores *= e
+                    backend.score_gradient(scores, e, d, keep, self.scale)
                 if gq is not None:
                     part = backend.gemm_stack(scores, k[first:last, seen])
-                    part *= part.dtype.type(self.scale)
                     if columns.start:
                         gq[first:last, rows] += part
                     else:
                         gq[first:last, rows] = part
                 if gk is not None:
-                    _add(backend, sums, 0, scores, scaled)
+                    _add(backend, sums, 0, scores, q[first:last, rows])
                 if gv is not None:
                     _add(backend, sums, 1, e if keep is None else xp.multiply(e, keep, out=e), g)
             for gx, total in zip((gk, gv), sums, strict=True):
@@ -176,11 +171,12 @@ class Attention(Function):
                 if not blocks:
                     gq[first:last, rows] = 0
 
-    def _again(self, backend, number, first, last, scaled, k, rows, columns):
+    def _again(self, backend, number, first, last, q, k, rows, columns):
         """Return (numerators, what dropout keeps) of a tile: as stored, or made once more."""
         stored = self.tiles.pop((number, first, rows.start), None)
         if stored is not None:
             return stored
+        scaled = backend.scaled(q[first:last, rows], self.scale)
         numerators = self._scores(backend, number, first, last, scaled, k, columns)
         backend.numerators(numerators, self._reads(rows, columns),
                            shift=self.rows[number][0][first:last, rows])

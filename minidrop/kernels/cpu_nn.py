@@ -136,6 +136,21 @@ def shift_scores(scores: np.ndarray, reads: Any, largest: Any, known: Any) -> No
 
 
 @jit
+def score_gradient(scores: np.ndarray, e: np.ndarray, d: np.ndarray, keep: Any, factor: Any) -> None:
+    """scores = factor * e * (keep * scores - d): (pairs, queries, keys), d (pairs, queries), keep or None."""
+    pairs, queries, keys = scores.shape
+    for pair in range(pairs):
+        for i in range(queries):
+            row, own, shift = scores[pair, i], e[pair, i], d[pair, i]
+            if keep is not None:
+                kept = keep[pair, i]
+                for k in range(keys):
+                    row[k] *= kept[k]
+            for k in range(keys):
+                row[k] = (row[k] - shift) * own[k] * factor
+
+
+@jit
 def rotate(x: np.ndarray, cosine: Any, sine: Any, heads: Any, y: Any, first: Any, last: Any) -> None:
     """Turn the pairs (k, k + half) of each head of rows first .. last - 1 of x (steps, streams, units)."""
     streams, half = x.shape[1], cosine.shape[1]

@@ -169,6 +169,9 @@ def sequences(rows=4096, units=1024, heads=16):
     again = np.empty_like(scores)
     yield ("shift_scores", "48 heads of 64x64 scores, causal: their exponentials and sums",
            lambda b: (np.copyto(again, scores), b.numerators(again, 1)))
+    shift = rng.standard_normal((48, 64, 1), np.float32)
+    yield ("score_gradient", "48 heads of 64x64 scores",
+           lambda b: (np.copyto(again, scores), b.score_gradient(again, scores, shift, None, 0.2)))
     kept = KeptByGroup([Kept(0, 30, 15, units), Kept(15, 30, 15, units)])
     part, total = Backend().compact(sequence, kept, 2), np.zeros_like(sequence)
     what = f"{what}, 15 of 30 in two groups"

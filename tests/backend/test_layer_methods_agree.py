@@ -286,6 +286,20 @@ def test_numerators_of_what_is_not_a_number(backend, dtype, reads):
 
 @memory
 @in_turn("shape", [(1, 1, 1), (3, 5, 7), (2, 4, 70), (0, 3, 4)])
+@in_turn("masked", [False, True])
+def test_score_gradient(backend, array, close, shape, masked, layout):
+    scores, e, d = array(shape, layout), array(shape, layout), array((*shape[:2], 1), layout)
+    keep = array(shape) > 0 if masked else None
+    expected = -0.3 * e.astype(float) * ((1.0 if keep is None else keep) * scores.astype(float) - d)
+    for on in (backend, GENERIC):
+        mine = on.asarray(scores.copy())
+        kept = None if keep is None else on.asarray(keep)
+        on.score_gradient(mine, on.asarray(e), on.asarray(d), kept, -0.3)
+        close(on.to_host(mine), expected)
+
+
+@memory
+@in_turn("shape", [(1, 1, 1), (3, 5, 7), (2, 4, 70), (0, 3, 4)])
 def test_row_products(backend, array, close, shape, layout):
     a, b = array(shape, layout), array(shape, layout)
     for on in (backend, GENERIC):

@@ -132,6 +132,18 @@ class Neural(Arrays):
         xp.exp(scores, out=scores)
         return (None, None) if given else (top, scores.sum(axis=2, keepdims=True))
 
+    def score_gradient(self, scores: np.ndarray, e: np.ndarray, d: np.ndarray, keep: np.ndarray | None,
+                       factor: float) -> None:
+        """scores = factor * e * (keep * scores - d), in place; see functions.attention.
+
+        scores, e (pairs, queries, keys); d (pairs, queries, 1); keep: bool as scores, None: all are kept.
+        """
+        if keep is not None:
+            scores *= keep
+        scores -= d
+        scores *= e
+        scores *= scores.dtype.type(factor)
+
     def row_products(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Return the scalar products of the rows of two stacks (pairs, rows, columns): (pairs, rows, 1)."""
         return self.xp.multiply(a, b, out=self.empty(a.shape, a.dtype)).sum(axis=2, keepdims=True)

@@ -25,5 +25,14 @@ class Probabilities(Neural):
             return None, None
         return largest[:, :, None], np.einsum("pik->pi", scores)[:, :, None]
 
+    def score_gradient(self, scores: np.ndarray, e: np.ndarray, d: np.ndarray, keep: np.ndarray | None,
+                       factor: float) -> None:
+        if not (scores.dtype == e.dtype == d.dtype and scores.dtype.char in "fd"
+                and scores.flags.c_contiguous and e.flags.c_contiguous):
+            super().score_gradient(scores, e, d, keep, factor)
+            return
+        from minidrop.kernels import cpu_nn
+        cpu_nn.score_gradient(scores, e, np.ascontiguousarray(d[:, :, 0]), keep, scores.dtype.type(factor))
+
     def row_products(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.einsum("pik,pik->pi", a, b)[:, :, None]       # np.sum calls a loop for each short row
