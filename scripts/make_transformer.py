@@ -22,8 +22,8 @@ GPT_SPARSEDROP = ("q", "k", "v", "attention", "fc1", "hidden")
 VIT_SPARSEDROP = ("qkv", "attention", "fc1", "hidden")
 
 
-def everywhere(rate):
-    return dict.fromkeys(PAYING, rate)
+def everywhere(rate, **settings):
+    return dict.fromkeys(PAYING, {"dropout_ratio": rate, **settings} if settings else rate)
 
 
 def sparsedrop(places, rate):
@@ -74,7 +74,7 @@ def vit(name, shape, data_set, patch, side, batches, scale, mirror=False, normed
 
 MODELS = {
     "gpt_shakespeare": ("nanoGPT's recipe for characters, its size for CPUs: 4 blocks of 128, 64 steps.", gpt,
-                        Transformer(128, 4, 4, causal=True, bias=False, drops=everywhere(0.2)),
+                        Transformer(128, 4, 4, causal=True, bias=False, drops=everywhere(0.2, groups=1)),
                         {"steps": 64, "batch": 12}),
     "gpt_shakespeare_full": ("nanoGPT's recipe for characters: 6 blocks of 384, 256 steps.", gpt,
                              Transformer(384, 6, 6, causal=True, bias=False, drops=everywhere(0.2)),
@@ -91,7 +91,7 @@ MODELS = {
                     {"data_set": "cifar10", "patch": 4, "side": 32, "batches": (128, 100), "scale": 1 / 64,
                      "mirror": True}),
     "vit_tiny": ("A ViT for two cores and a minute, on the digits of scikit-learn: 4 blocks of 64.", vit,
-                 Transformer(64, 4, 4, hidden=256, drops=everywhere(0.1)),
+                 Transformer(64, 4, 4, hidden=256, drops=everywhere(0.1, groups=1)),
                  {"data_set": "digits", "patch": 2, "side": 8, "batches": (64, 71), "scale": 1 / 16}),
 }
 

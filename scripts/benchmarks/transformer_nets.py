@@ -72,9 +72,13 @@ class TransformerNet(Model):
         """Return the Transformer that drops as a method says."""
         places = PAYING if method in ("conventional", "approx") else (GPT_SPARSEDROP if self.is_text
                                                                       else VIT_SPARSEDROP)
-        own = {"dropout_ratio": rate, "pattern": "BLOCK"} if method == "BLOCK" else rate
+        own, model = {"dropout_ratio": rate}, MODELS[self.model][2]
+        if method == "BLOCK":
+            own["pattern"] = "BLOCK"
+        elif isinstance(given := model.drops.get(places[0]), dict) and "groups" in given:
+            own["groups"] = given["groups"]         # the model's file has one group of samples
         drops = {} if method == "none" else dict.fromkeys(places, own)
-        return replace(self.small or MODELS[self.model][2], drops=drops)
+        return replace(self.small or model, drops=drops)
 
     @cached_property
     def inputs(self):
