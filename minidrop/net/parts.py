@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from minidrop.net.graph import BlobRef, Graph, Node, build_graph
 from minidrop.patterns.part import Part
 
 if TYPE_CHECKING:
-    from minidrop.config import NetConfig
+    from minidrop.config import LayerParameter, NetConfig
     from minidrop.layers.base import Context
     from minidrop.net.problems import Problems
 
@@ -85,9 +85,12 @@ def build_part(config: NetConfig, context: Context, problems: Problems) -> tuple
     states = {(node.name, name): found for node, other in zip(graph.nodes, whole.nodes, strict=True)
               for name, own in node.layer.state_shapes().items()
               if (found := part(own, other.layer.state_shapes()[name])) is not None}
+    adds_up: set[BlobRef] = set()
+    for node in graph.nodes:
+        adds_up.update(ref for ref in node.tops if ref in blobs or _adds_up(node, blobs, adds_up))
     _warn(graph, whole, blobs)
-    adds_up = frozenset(ref for node in graph.nodes for ref in node.tops if _adds_up(node, ref, blobs))
-    return graph, Parts(context.rank, context.ranks, blobs, states, adds_up)
+    _warn_of_numbers(graph, blobs, adds_up)
+    return graph, Parts(context.rank, context.ranks, blobs, states, frozenset(adds_up))
 
 
 def _run(node: Node, part: Part, shape: tuple[int, ...], shapes: Mapping[BlobRef, tuple[int, ...]],
@@ -108,15 +111,43 @@ def _run(node: Node, part: Part, shape: tuple[int, ...], shapes: Mapping[BlobRef
     return run if fits else None
 
 
-def _adds_up(node: Node, ref: BlobRef, blobs: Mapping[BlobRef, Part]) -> bool:
-    """Whether the sum of a top's entries grows with the number of samples."""
-    if ref in blobs:
-        return True
-    loss = node.config.loss_param
-    if node.layer.is_loss and loss.HasField("normalization"):
-        return loss.normalization == loss.NONE
-    settings = node.config.reduction_param
-    return node.config.type == "Reduction" and settings.operation != settings.MEAN
+def _adds_up(node: Node, blobs: Mapping[BlobRef, Part], sums: Set[BlobRef]) -> bool:
+    """Whether the sum of the entries of tops without samples grows with the number of samples: what sums
+    samples up, and what is linear in such `sums` alone."""
+    config, samples = node.config, any(ref in blobs for ref in node.bottoms)
+    if node.layer.is_loss and config.loss_param.HasField("normalization"):
+        return samples and config.loss_param.normalization == config.loss_param.NONE
+    if not node.bottoms or not sums.issuperset(node.bottoms):
+        return False
+    settings = config.reduction_param
+    if config.type == "Reduction":
+        return settings.operation == settings.SUM or samples and settings.operation != settings.MEAN
+    return not samples and _is_affine(config) and not config.power_param.shift
+
+
+def _is_affine(config: LayerParameter) -> bool:
+    """Whether the top of a layer is a weighted sum of its bottoms, plus a number."""
+    power, eltwise, reduction = config.power_param, config.eltwise_param, config.reduction_param
+    return (config.type in ("Split", "Reshape", "Flatten")
+            or config.type == "Power" and power.power == 1
+            or config.type == "Eltwise" and eltwise.operation == eltwise.SUM
+            or config.type == "Reduction" and reduction.operation in (reduction.SUM, reduction.MEAN))
+
+
+def _warn_of_numbers(graph, blobs, sums):
+    """Log the layers whose number for the whole batch is neither the sum nor the mean of those of ranks."""
+    numbers: set[BlobRef] = set()       # of samples, of which each rank has a part
+    for node in graph.nodes:
+        if node.config.type in ("Fill", "Silence"):
+            continue
+        if not (numbers | blobs.keys()).isdisjoint(node.bottoms):
+            numbers.update(ref for ref in node.tops if ref not in blobs and math.prod(graph.shapes[ref]) == 1)
+            read = [ref for ref in node.bottoms if ref in numbers]
+            if read and not (_is_affine(node.config) and (
+                    sums.issuperset(node.tops) or sums.isdisjoint(node.bottoms))):
+                log.warning("layer %r (%s): computes of %r, a number for the samples of a rank, what is "
+                            "neither a sum nor a mean over ranks: results depend on the number of ranks",
+                            node.name, node.config.type, read[0].name)
 
 
 def _check_parameters(graph, whole, problems):

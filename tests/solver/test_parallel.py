@@ -129,3 +129,34 @@ def test_only_the_batches_of_the_net_to_train_grow():
               'dim: 13 } shape { dim: 4 } } }']
     with pytest.raises(ConfigError, match="batch_per_rank multiplies each batch_size .* no layer of the net"):
         solver_of([*inputs, *mlp()[1:]], batch_per_rank=True)
+
+
+PENALTY = ('layer { name: "w" type: "Parameter" top: "w" parameter_param { shape { dim: 5 } '
+           'filler { type: "gaussian" std: 1 } } }')
+
+
+def reduction(operation, bottom, top="r", more=""):
+    return layer("Reduction", top, bottom, more=f"{more} reduction_param {{ operation: {operation} }}")
+
+
+def test_a_penalty_counts_once_and_sums_stay_sums():
+    """A sum of weights is on every rank; what is linear in a sum over samples adds up as that does."""
+    penalty = [PENALTY, reduction("SUMSQ", "w", "p", "loss_weight: 0.1")]
+    scaled = [reduction("SUM", "ip2"),
+              layer("Power", "scaled", "r", more="loss_weight: 0.1 power_param { scale: 0.02 }")]
+    both = [reduction("SUMSQ", "ip2"), reduction("ASUM", "ip1", "s"),
+            layer("Eltwise", "both", "r s", more="loss_weight: 0.001 eltwise_param { coeff: 1 coeff: 0.3 }")]
+    for more in (penalty, scaled, both):
+        assert_same_training([*mlp(), *more], ranks=(3,), iterations=3)
+
+
+@pytest.mark.parametrize(("more", "warns"), [
+    ([reduction("MEAN", "ip2"), layer("Power", "end", "r", more="power_param { power: 2 }")], True),
+    ([reduction("SUM", "ip2"), layer("Power", "end", "r", more="power_param { shift: 2 }")], True),
+    ([PENALTY, reduction("SUM", "w", "p"), reduction("SUM", "ip2"), layer("Eltwise", "end", "p r")], True),
+    ([PENALTY, reduction("SUM", "w", "p"), reduction("MEAN", "ip2"), layer("Eltwise", "end", "p r")], False),
+    ([PENALTY, reduction("SUM", "w", "p"), layer("Power", "end", "p", more="power_param { power: 2 }")], False)])
+def test_a_warning_of_numbers_that_ranks_cannot_put_together(more, warns, caplog):
+    run_ranks(2, lambda one: solver_of([*mlp(), *more], "", one).close())
+    said = "layer 'end' (" in caplog.text and "neither a sum nor a mean over ranks" in caplog.text
+    assert said is warns
