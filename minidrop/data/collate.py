@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from minidrop.errors import DataError, MinidropError
+from minidrop.rng import generator
 
 Record = tuple[np.ndarray, ...]
 
@@ -109,3 +111,26 @@ def pad_sequences(sequences: Sequence[Any], value: float = 0, steps: int = 0,
         out[place, :len(array)] = array
     lengths = np.array([len(array) for array in arrays], np.int32)
     return (np.ascontiguousarray(out.swapaxes(0, 1)) if time_first else out), lengths
+
+
+class Join:
+    """What a DataLoader makes a batch of records with; plain: without a function of the user's."""
+
+    def __init__(self, seed: int, collate: Callable[[list], Any] | None, augment: Callable[..., Any] | None):
+        self.seed, self.collate, self.augment = seed, collate, augment
+        self.plain = collate is None and augment is None
+
+    def __call__(self, epoch: int, n: int, numbered: Sequence[tuple[int, Any]],
+                 where: Callable[[int], str]) -> Any:
+        """Return batch n of an epoch, of (number, record)s."""
+        rng = generator(self.seed, "augment", epoch, n) if self.augment is not None else None
+        records = []
+        for number, record in numbered:
+            with naming(partial(where, number)):
+                if self.augment is not None:
+                    record = self.augment(rng, *as_record(record))
+                records.append(as_record(record))
+        if self.collate is None:
+            return stack(records, lambda place: where(numbered[place][0]))
+        with naming(lambda: f"collate of {where(numbered[0][0])} and {len(records) - 1} more"):
+            return self.collate(records)

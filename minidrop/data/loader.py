@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import weakref
 from collections import deque
@@ -12,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from minidrop.config.numbers import whole_number
-from minidrop.data.collate import as_record, naming, said, stack
+from minidrop.data.collate import Join, naming, said
 from minidrop.data.datasets import as_dataset
 from minidrop.data.iterable import IterableDataset, Stream, check_iterable
 from minidrop.data.prefetch import Prefetcher
 from minidrop.errors import DataError, MinidropError
-from minidrop.rng import generator, stream_key
+from minidrop.rng import stream_key
 
 
 class DataLoader:
@@ -54,7 +55,7 @@ class DataLoader:
         self.batch_size, self.seed = _whole("batch_size", batch_size, 1), _whole("seed", seed)
         self.workers, self.prefetch = _whole("workers", workers, 0), _whole("prefetch", prefetch, 1)
         self.shuffle, self.drop_last = bool(shuffle), bool(drop_last)
-        self._join = _Join(self.seed, collate, augment)
+        self._join = Join(self.seed, collate, augment)
         self._group = 1
         if isinstance(self.dataset, IterableDataset):
             check_iterable(self.dataset, self.shuffle)
@@ -87,12 +88,26 @@ class DataLoader:
         self._newest += 1
         return self._begun(self._newest, epoch, batch)
 
-    def iterate(self, epoch: int, batch: int = 0) -> Iterator[Any]:
-        """Return an iterator over an epoch from one of its batches on; where the loader stands stays."""
-        return self._begun(_NO_NUMBER, epoch, batch)
+    def iterate(self, epoch: int, batch: int = 0, part: tuple[int, int] | None = None) -> Iterator[Any]:
+        """Return an iterator over an epoch from one of its batches on; where the loader stands stays.
 
-    def _begun(self, number, epoch, batch):
-        running = _Epoch(self, number, epoch, batch, self._reads(epoch))
+        part: (rank, ranks), of a loader that `reads_parts`: that one of so many equal parts of each batch.
+        """
+        return self._begun(_NO_NUMBER, epoch, batch, part)
+
+    @property
+    def reads_parts(self) -> bool:
+        """Whether some records of a batch can be read alone, as no function makes the batch of them all."""
+        return self._join.plain and not isinstance(self.dataset, IterableDataset)
+
+    def sample(self, records: int) -> Any:
+        """Return the batch that so many records would be, the first ones of the first epoch."""
+        other = copy.copy(self)
+        other.batch_size, other.workers, other.drop_last, other._group = records, 0, False, 1
+        return next(iter(other.iterate(0)))
+
+    def _begun(self, number, epoch, batch, part=None):
+        running = _Epoch(self, number, epoch, batch, self._reads(epoch, part))
         self._running.add(running)
         return running
 
@@ -181,14 +196,14 @@ class DataLoader:
         return {"batch_size": self.batch_size, "shuffle": self.shuffle, "seed": self.seed,
                 "drop_last": self.drop_last, "records": self.records, "order": order}
 
-    def _reads(self, epoch):
+    def _reads(self, epoch, part):
         """Return (read, group, depth): read(n) gives the batches n ... n + group - 1, [] behind the last."""
         if isinstance(self.dataset, IterableDataset):
             stream = Stream(self.dataset, epoch, self.batch_size, self.drop_last,
                             self.seed if self.shuffle else None, self._join)
             return stream.read, 1, self.prefetch
         reads = _Reads(self.dataset, self.dataset.order(self.shuffle, self.seed), epoch, self.batch_size,
-                       len(self), self._group, self._join)
+                       len(self), self._group, self._join, part)
         return reads.read, self._group, -(-self.prefetch // self._group)
 
 
@@ -251,11 +266,11 @@ def _job(read, first, group, turns, worker, n):
 
 
 class _Reads:
-    """The batches of one epoch of a Dataset, for several threads."""
+    """The batches of one epoch of a Dataset, or one part (rank, ranks) of each, for several threads."""
 
-    def __init__(self, dataset, order, epoch, batch_size, count, group, join):
+    def __init__(self, dataset, order, epoch, batch_size, count, group, join, part):
         self.dataset, self.order, self.epoch, self.batch_size = dataset, order, epoch, batch_size
-        self.count, self.group, self.join = count, group, join
+        self.count, self.group, self.join, self.part = count, group, join, part
         self._lock = threading.Lock()           # an Order holds what it has drawn
 
     def read(self, n):
@@ -267,6 +282,12 @@ class _Reads:
             runs = list(self.order.runs(self.epoch, n * size, min(end * size, len(self.order))))
         indices = np.concatenate(runs) if len(runs) > 1 else runs[0]
         parts = [slice(begin, begin + size) for begin in range(0, len(indices), size)]
+        if self.part is not None:
+            rank, ranks = self.part
+            own = [indices[part.start + length * rank // ranks:part.start + length * (rank + 1) // ranks]
+                   for part in parts for length in [len(indices[part])]]
+            ends = np.cumsum([0, *map(len, own)]).tolist()
+            indices, parts = np.concatenate(own), list(map(slice, ends[:-1], ends[1:]))
         if self.join.plain:
             arrays = self._arrays(indices)
             return [tuple(array[part] for array in arrays) for part in parts]
@@ -297,28 +318,6 @@ class _Reads:
                     read(indices[place:place + 1])
             raise DataError(f"{self.dataset.where(int(indices[0]))} and {len(indices) - 1} more: "
                             f"{said(error)}") from error
-
-
-class _Join:
-    """What makes a batch of records."""
-
-    def __init__(self, seed, collate, augment):
-        self.seed, self.collate, self.augment = seed, collate, augment
-        self.plain = collate is None and augment is None
-
-    def __call__(self, epoch, n, numbered, where):
-        """Return batch n of an epoch, of (number, record)s."""
-        rng = generator(self.seed, "augment", epoch, n) if self.augment is not None else None
-        records = []
-        for number, record in numbered:
-            with naming(lambda number=number: where(number)):
-                if self.augment is not None:
-                    record = self.augment(rng, *as_record(record))
-                records.append(as_record(record))
-        if self.collate is None:
-            return stack(records, lambda place: where(numbered[place][0]))
-        with naming(lambda: f"collate of {where(numbered[0][0])} and {len(records) - 1} more"):
-            return self.collate(records)
 
 
 def _group(dataset, batch_size):

@@ -12,6 +12,7 @@ import numpy as np
 from minidrop.data.collate import as_numbers
 from minidrop.data.loader import DataLoader
 from minidrop.errors import DataError
+from minidrop.patterns.part import Part
 
 
 class LoaderBatches:
@@ -35,6 +36,8 @@ class LoaderBatches:
         self._iterator: Any = None
         self._next = -1                     # the number of the batch that it gives next,
         self._at = 0, 0                     # and its epoch and place there
+        self._part: tuple[int, int] | None = None       # which part of each batch it gives
+        self._known_axes: list[int] | None = None
 
     def call(self, names: Sequence[str]) -> None:
         """Call the arrays of a batch by other names."""
@@ -95,9 +98,45 @@ class LoaderBatches:
             self._counts.append(sum(1 for _ in self.loader.iterate(len(self._counts))))
         return self._counts[epoch]
 
-    def batch(self, n: int) -> dict[str, np.ndarray]:
-        """Return batch n as {name: array}; raises DataError for one of other shapes than the first."""
-        shapes, arrays = self.shapes, self._checked(self._read(n))
+    def shapes_of(self, ranks: int) -> list[tuple[int, ...]]:
+        """Return the shapes of one of so many equal parts of the first batch.
+
+        Raises DataError where an array has no axis of records.
+        """
+        return [tuple(length // ranks if i == axis else length for i, length in enumerate(shape))
+                for shape, axis in zip(self.shapes, self.axes(ranks), strict=True)]
+
+    def axes(self, ranks: int) -> list[int]:
+        """Return which axis of each array counts records.
+
+        By comparison with a batch of fewer. Raises DataError as `shapes_of` does.
+        """
+        if self._known_axes is None:
+            own, size = self.batch_size // ranks, self.batch_size
+            less = self.shapes if self.loader.reads_parts else [
+                array.shape for array in self._checked(self.loader.sample(own))]
+            axes = []
+            for name, shape, part in zip(self.names, self.shapes, less, strict=True):
+                differ = [i for i, both in enumerate(zip(shape, part, strict=False)) if both == (size, own)]
+                if self.loader.reads_parts:
+                    differ = [0]
+                elif len(differ) != 1 or shape[:differ[0]] + shape[differ[0] + 1:] != (
+                        part[:differ[0]] + part[differ[0] + 1:]):
+                    raise DataError(f"{name} has shape {shape} in a batch of {size} records and {part} in "
+                                    f"one of {own}, so that no axis can be shared by {ranks} ranks; let "
+                                    f"`collate` give it one of the length of the batch, and change no other")
+                axes += differ
+            self._known_axes = axes
+        return self._known_axes
+
+    def batch(self, n: int, part: Part | None = None) -> dict[str, np.ndarray]:
+        """Return batch n as {name: array}; raises DataError for one of other shapes than the first.
+
+        part: only these records of it.
+        """
+        alone = part is not None and self.loader.reads_parts
+        shapes = self.shapes if part is None or not alone else self.shapes_of(part.ranks)
+        arrays = self._checked(self._read(n, (part.rank, part.ranks) if part is not None and alone else None))
         if len(arrays) != len(self.names):
             raise DataError(f"expected batches of {len(self.names)} arrays ({', '.join(self.names)}), as the "
                             f"first one is, got {len(arrays)}")
@@ -111,10 +150,17 @@ class LoaderBatches:
                                 f"write the loop by hand, where a module may be called with any shape")
         if arrays[0].ndim and len(arrays[0]) < shapes[0][0]:
             self._records[n] = len(arrays[0])
+        if part is not None and not alone:
+            own = part.of_share(self.share(n))
+            arrays = tuple(own.along(axis).take(array)
+                           for axis, array in zip(self.axes(part.ranks), arrays, strict=True))
         return dict(zip(self.names, arrays, strict=True))
 
-    def _read(self, n):
+    def _read(self, n, part):
         epoch, batch = self.place(n)
+        if part != self._part:
+            self.close()
+            self._part = part
         # After an error all is read anew: the iterator is kept again with its batch.
         iterator, self._iterator = self._iterator, None
         found = None
@@ -127,7 +173,7 @@ class LoaderBatches:
         if found is None:
             if iterator is not None:
                 iterator.close()
-            iterator = self.loader.iterate(epoch, batch)
+            iterator = self.loader.iterate(epoch, batch, part)
             found = next(iterator, None)
         if found is None:
             raise DataError(f"expected a batch {batch} in epoch {epoch}, got none; the loader must give the "

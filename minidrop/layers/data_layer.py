@@ -11,7 +11,7 @@ import numpy as np
 
 from minidrop.autograd import Tensor
 from minidrop.config import LayerParameter
-from minidrop.data import Batches, Prefetcher
+from minidrop.data import Batches, LoaderBatches, Prefetcher
 from minidrop.data.transform import Transform
 from minidrop.errors import ConfigError, DataError, nearest
 from minidrop.layers.base import Layer, layer_class
@@ -132,6 +132,10 @@ class DataLayer(Layer):
         share = getattr(self.batches, "share", None)
         return 1.0 if share is None or not self.position else share(self.position - 1)
 
+    def length_of(self, n: int) -> float:
+        """The length of batch n in training, divided by that of a full one; records in it need not count."""
+        return 1.0
+
     @contextmanager
     def one_pass(self) -> Iterator[Any]:
         """Within this context the layer reads each record once, from batch 0 on; then it goes on where it
@@ -166,7 +170,8 @@ class DataLayer(Layer):
         """
         if self.batches is None:
             return ""
-        return self.batches.where(self.position - 1, self.part.place(place) if self.part else place)
+        part = self.part and self.part.of_share(self.length_of(self.position - 1))
+        return self.batches.where(self.position - 1, part.place(place) if part else place)
 
     def set_arrays(self, data: np.ndarray, labels: Any = None) -> None:
         """Set what to read, data (records, ...) and labels (records,), of a layer that `takes_arrays`."""
@@ -232,7 +237,7 @@ def data_layer_class(type_name: str) -> type[DataLayer]:
 def _arrays(batches, names, transform, dtype, part, n):
     if part is None:
         batch = batches.batch(n)
-    elif isinstance(batches, Batches):      # records of other ranks are not even read
+    elif isinstance(batches, Batches | LoaderBatches):      # records of other ranks are not even read
         batch = batches.batch(n, part)
     else:
         batch = {name: part.take(array) for name, array in batches.batch(n).items()}

@@ -7,6 +7,7 @@ from typing import Any
 from minidrop.errors import ConfigError
 from minidrop.layers.base import register_layer
 from minidrop.layers.data_layer import DataLayer
+from minidrop.patterns.part import Part
 
 
 @register_layer("LoaderData")
@@ -28,6 +29,14 @@ class LoaderData(DataLayer):
         # The last batch of an epoch has, or may have, fewer records.
         self.varies = self.batches.last_records != self.batches.batch_size
         return self.batches.shapes
+
+    def take_part(self, shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        context = self.context
+        self.part = Part(context.rank, context.ranks, self.batches.batch_size)
+        return self.batches.shapes_of(context.ranks)
+
+    def length_of(self, n: int) -> float:
+        return float(self.batches.share(n))
 
     def hands_on(self) -> Any:
         return self.batches

@@ -34,11 +34,12 @@ class NetDrops:
     """The drops of one net; it gives layers a NodePlan when the mode changes and a NodeDraw for each draw.
 
     `drawn`: {node index: Draw} of the iteration drawn last, {} before any. `reached`: the indices of the
-    nodes whose tops depend on the draws. parts: of the blobs of which the net has one rank's part.
+    nodes whose tops depend on the draws. parts: of the blobs of which the net has one rank's part, in a batch
+    of full size.
     """
 
     def __init__(self, graph: Graph, plan: Plan, parts: Mapping[BlobRef, Part]):
-        self.graph, self.plan, self.parts = graph, plan, parts
+        self.graph, self.plan, self.full_parts, self.parts = graph, plan, parts, parts
         scalers = plan.scalers.values()
         self.random_nodes = [node for node in graph.nodes if node.drops or node.layer.stream is not None
                              or node.index in scalers
@@ -65,16 +66,20 @@ class NetDrops:
 
     @property
     def state(self) -> tuple:
-        """What passes change, (iteration, drawn, mode); assign it to restore."""
-        return self.iteration, self.drawn, self.mode
+        """What passes change, (iteration, drawn, parts, mode); assign it to restore."""
+        return self.iteration, self.drawn, self.parts, self.mode
 
     @state.setter
     def state(self, state: tuple) -> None:
-        self.iteration, self.drawn, self.mode = state
+        self.iteration, self.drawn, self.parts, self.mode = state
 
-    def draw(self, iteration: int) -> None:
-        """Draw the patterns of an iteration, and give every layer its NodeDraw."""
+    def draw(self, iteration: int, share: float = 1.0) -> None:
+        """Draw the patterns of an iteration, and give every layer its NodeDraw.
+
+        share: the samples of the next batch, divided by those of a full one.
+        """
         self.iteration = iteration
+        self.parts = {ref: part.of_share(share) for ref, part in self.full_parts.items()}
         self.drawn = {drop.node.index: self._drawn(drop, iteration) for drop in self.plan.drops}
         self.give_drawn()
 
@@ -82,8 +87,9 @@ class NetDrops:
         draw, ref = drop.site.draw(iteration), drop.node.tops[max(0, drop.fact.top)]
         if ref not in self.parts:
             return draw
-        shape = self.graph.shapes[ref]
-        return draw.of_part(self.parts[ref], shape, drop.fact.axis % len(shape))
+        shape, part, full = list(self.graph.shapes[ref]), self.parts[ref], self.full_parts[ref]
+        shape[part.axis] = shape[part.axis] // full.count * part.count
+        return draw.of_part(part, shape, drop.fact.axis % len(shape))
 
     def give_drawn(self) -> None:
         """Give every layer its NodeDraw of the drawn iteration in this mode; NOTHING before any draw."""

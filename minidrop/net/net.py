@@ -20,7 +20,7 @@ from minidrop.net.drops import NetDrops
 from minidrop.net.graph import loss_weights
 from minidrop.net.lifetime import Lifetime, OneThread
 from minidrop.net.parts import build_part
-from minidrop.net.passes import one_pass
+from minidrop.net.passes import next_share, one_pass
 from minidrop.net.planner import plan_compaction
 from minidrop.net.prediction import Predicts
 from minidrop.net.problems import Problems
@@ -127,7 +127,7 @@ class Net(Weights, Predicts, Lifetime):
         They stay until the next call. If it is never called, every forward pass draws anew.
         """
         self._forwards = None
-        self.drops.draw(iteration)
+        self.drops.draw(iteration, next_share(self))
 
     def is_dropping(self, layer: Layer) -> bool:
         """Whether the drops of a layer act: in phase TRAIN, unless the mode says otherwise."""
@@ -227,7 +227,7 @@ class Net(Weights, Predicts, Lifetime):
     def draw_if_due(self) -> None:
         """Draw anew, as every forward pass does, unless `draw_patterns` was called."""
         if self._forwards is not None:
-            self.drops.draw(self._forwards)
+            self.drops.draw(self._forwards, next_share(self))
             self._forwards += 1
 
     def set_inputs(self, **inputs: Tensor | np.ndarray) -> None:

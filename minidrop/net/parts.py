@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -111,7 +111,7 @@ def _run(node: Node, part: Part, shape: tuple[int, ...], shapes: Mapping[BlobRef
     return run if fits else None
 
 
-def _adds_up(node: Node, blobs: Mapping[BlobRef, Part], sums: Set[BlobRef]) -> bool:
+def _adds_up(node: Node, blobs: Mapping[BlobRef, Part], sums: set[BlobRef]) -> bool:
     """Whether the sum of the entries of tops without samples grows with the number of samples: what sums
     samples up, and what is linear in such `sums` alone."""
     config, samples = node.config, any(ref in blobs for ref in node.bottoms)

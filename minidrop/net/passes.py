@@ -1,4 +1,4 @@
-"""one_pass: a net's data layers read each of their records once."""
+"""one_pass: a net's data layers read each of their records once; how large the next batch is."""
 
 from __future__ import annotations
 
@@ -43,6 +43,13 @@ def one_pass(net: Net) -> Iterator[int]:
                                 f"{_length(*found[0][1:])}, layer {name!r} has {_length(*length)}; give the "
                                 f"number of batches instead")
         yield found[0][1]
+
+
+def next_share(net: Net) -> float:
+    """Return the length of the next batch divided by that of a full one, of a net that reads parts; else 1.
+    """
+    layers = net.data_layers.values() if net.parts.blobs else ()
+    return min((layer.length_of(layer.position) for layer in layers), default=1.0)
 
 
 def _length(count, share):

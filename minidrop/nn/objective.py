@@ -31,19 +31,22 @@ class Objective:
 
     message: its description, whose outputs are "loss" and the metrics, by name. handed: what a Net
     of it is handed besides. params: {layer: {name: Parameter}}, those of the model.
-    stateful: [(layer name, module, which of its uses)] of the modules whose states go on.
+    stateful: [(layer name, module, which of its uses)] of the modules whose states go on. least: of several
+    ranks, the fewest records for which it is known to be the net.
 
     loss, metrics: modules that are traced, or functions of Tensors, which run in each pass. inputs: how many
     arrays of a batch are those of the model; the others are targets. name: of the net, in place of the
-    model's. Raises ConfigError where a smaller last batch would need another net.
+    model's. ranks: how many share each batch. Raises ConfigError where a smaller last batch, or a part of a
+    batch, would need another net.
     """
 
     message: NetParameter
     handed: dict[str, Any]
     params: dict[str, dict[str, Parameter]]
+    least = 1
 
     def __init__(self, model: Module, loss: Callable[..., Any], metrics: Mapping[str, Callable[..., Any]],
-                 batches: LoaderBatches, inputs: int, training: bool, name: str = ""):
+                 batches: LoaderBatches, inputs: int, training: bool, name: str = "", ranks: int = 1):
         self.model, self.loss, self.metrics, self.batches = model, loss, metrics, batches
         self.inputs, self.training = inputs, training
         trace = self._trace(batches.shapes)
@@ -55,7 +58,24 @@ class Objective:
         self.stateful = [one for one in trace.applied if one[1].stateful]
         size = batches.batch_size
         if size > 1 and batches.last_records != size:
-            self._check_smaller(trace, batches.last_records or 1)
+            records = batches.last_records or 1
+            self._check_smaller(trace, [
+                (records, *shape[1:]) if shape[:1] == (size,) else shape for shape in batches.shapes],
+                f"the last batch of an epoch has {records} record{'s' * (records != 1)} in place of {size}",
+                "let the loader drop_last" if training else "choose another batch_size for the tests", True)
+        if ranks > 1:
+            self._check_smaller(trace, batches.shapes_of(ranks),
+                                f"of a batch each of {ranks} ranks has {size // ranks} records in place of "
+                                f"{size}", "use one process", False)
+            self.least = self._least(trace, ranks)
+
+    def _least(self, trace, ranks):
+        """Return how many records the net is known to be the same for: a single one, if it is."""
+        try:
+            self._check_smaller(trace, self.batches.shapes_of(self.batches.batch_size), "", "", False)
+        except ConfigError:
+            return self.batches.batch_size // ranks
+        return 1
 
     def _trace(self, shapes):
         model, given = self.model, [self.loss, *self.metrics.values()]
@@ -91,19 +111,18 @@ class Objective:
             raise ConfigError(f"{_said(name)}: expected one number for a batch, got {got}; take its mean")
         return result
 
-    def _check_smaller(self, trace, records):
-        """Raise ConfigError unless the net is the same for a last batch of fewer records."""
-        remedy = "let the loader drop_last" if self.training else "choose another batch_size for the tests"
-        last = (f"the last batch of an epoch has {records} record{'s' * (records != 1)} in place of "
-                f"{self.batches.batch_size}")
+    def _check_smaller(self, trace, shapes, last, remedy, carries):
+        """Raise ConfigError unless the net is the same for arrays of fewer records, of these shapes.
+
+        last, remedy: what to say of them. carries: whether the states of a batch go on to them.
+        """
         begin = f"{last}, and for it the forward of {self.model.describe()} describes"
         try:
             # An axis of another length counts something else, such as steps; such a batch is refused later.
-            other = self._trace([(records, *shape[1:]) if shape[:1] == (self.batches.batch_size,) else shape
-                                 for shape in self.batches.shapes])
+            other = self._trace(shapes)
         except ConfigError as error:
             raise ConfigError(f"{begin} no net: {error}; {remedy}") from error
-        for name, module, _ in self.stateful:
+        for name, module, _ in self.stateful if carries else ():
             if trace.states[name] != other.states.get(name):
                 raise ConfigError(f"{last}, but {module.describe()} is stateful: what it carries on is for "
                                   f"{self.batches.batch_size}; {remedy}")

@@ -28,7 +28,8 @@ HINTS = {
     "InstanceNorm2d": "nn.Layer('MVN')", "LSTMCell": "nn.LSTM on one step, or nn.Recurrent",
     "GRUCell": "nn.GRU on one step", "RNNCell": "nn.RNN on one step",
     "MultiheadAttention": "nn.MultiHeadAttention", "Bilinear": "F.einsum",
-    **dict.fromkeys(("DataParallel", "parallel"), "mpiexec -n 2 minidrop train (docs/parallel.md)"),
+    **dict.fromkeys(("DataParallel", "parallel"), "md.Solver.of(..., communicator=world()) under mpiexec "
+                    "(docs/how_to/several_machines.md)"),
     "Dense": "nn.Linear(inputs, outputs)", "Conv2D": "nn.Conv2d", "Conv1D": "nn.Conv1d",
     "MaxPooling2D": "nn.MaxPool2d", "AveragePooling2D": "nn.AvgPool2d",
     "Activation": "nn.ReLU(), nn.Tanh(), ...",

@@ -36,6 +36,10 @@ class Part:
         """Return the same samples along another axis."""
         return replace(self, axis=axis)
 
+    def of_share(self, share: float) -> Part:
+        """Return the same rank's part of a batch that has only this share of the samples."""
+        return self if share == 1 else replace(self, whole=round(self.whole * share))
+
     def take(self, array: Any) -> Any:
         """Return these samples of an array of the whole batch, of any array library."""
         shape, axis = array.shape, self.axis

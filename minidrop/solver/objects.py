@@ -16,10 +16,13 @@ from minidrop.net import Net
 from minidrop.nn import Module
 from minidrop.nn.built import states_between
 from minidrop.nn.objective import DATA, Objective, blob_names
+from minidrop.solver.alike import check_alike
+from minidrop.solver.communicator import Communicator
 from minidrop.solver.early_stopping import EarlyStopping
 from minidrop.solver.events import Event
 from minidrop.solver.named import checked_state
 from minidrop.solver.object_checks import Tested, check_parameters, check_types, tests_of
+from minidrop.solver.object_ranks import check_loss, check_shared, described_data
 from minidrop.solver.object_settings import settings_of
 from minidrop.solver.prepare import net_of
 from minidrop.solver.rule_update import RuleUpdate
@@ -47,14 +50,15 @@ class Objects(Source):
 
     def __init__(self, model: Module, loss: Callable[..., Any], optimizer: Any, train: DataLoader,
                  tests: Sequence[Tested], scheduler: Any, inputs: int, early_stopping: EarlyStopping | None,
-                 max_iter: int | None, epochs: float | None, settings: Mapping[str, Any]):
+                 max_iter: int | None, epochs: float | None, settings: Mapping[str, Any], ranks: int = 1):
         check_types(model, loss, optimizer, train, tests, scheduler, early_stopping)
         if model.seed < 0:
             raise ConfigError(f"Solver.of: expected the seed of the model to be 0 or more, got {model.seed}")
         self.model, self.optimizer, self.scheduler, self.loader = model, optimizer, scheduler, train
         self.groups = list(optimizer.param_groups)
         self.stopping = early_stopping
-        self.train = self._objective(loss, {}, train, inputs, True)
+        check_shared(train, ranks)
+        self.train = self._objective(loss, {}, train, inputs, True, ranks=ranks)
         self.tests = [self._objective(loss, test.metrics, test.loader, inputs, False, test.name)
                       for test in tests]
         check_parameters(model, self.groups, scheduler, self.train, self.tests)
@@ -62,18 +66,23 @@ class Objects(Source):
                               self.tests, early_stopping)
         super().__init__(SolverConfig.of(message, "Solver.of"))
 
-    def _objective(self, loss, metrics, loader, inputs, training, name=""):
+    def _objective(self, loss, metrics, loader, inputs, training, name="", ranks=1):
         batches = LoaderBatches(loader)
         if not 1 <= inputs <= len(batches.shapes):
             raise ConfigError(f"inputs: expected a number of the {len(batches.shapes)} arrays of a batch, "
                               f"got {inputs}")
         batches.call(blob_names(self.model, batches.shapes, inputs))
-        return Objective(self.model, loss, metrics, batches, inputs, training, name)
+        return Objective(self.model, loss, metrics, batches, inputs, training, name, ranks)
 
     # -- what a solver asks ----------------------------------------------------------------------------------
     def net(self, choice: NetChoice, share: Net | None, **options: Any) -> Net:
         own = self.train if choice.iterations is None else self.tests[choice.number]
         return net_of(choice, own.params if share is None else share, handed=own.handed, **options)
+
+    def description(self) -> dict[str, object]:
+        groups = [(group.lr, group.weight_decay, group.iteration, *group.parameters) for group in self.groups]
+        return {"optimizer": groups, "scheduler": self.scheduler and self.scheduler.state_dict(),
+                **described_data(self.train.batches)}
 
     def updater(self, settings: SolverParameter, net: Net) -> Updater:
         groups: Sequence[RuleUpdate] = self.groups
@@ -97,7 +106,16 @@ class Objects(Source):
         solver.iteration = self.groups[0].iteration
         state = self.loader.state_dict()
         solver.net.seek({DATA: self.train.batches.number(state["epoch"], state["batch"])})
-        solver.net.set_states(states_between(self.train.stateful, True, solver.net.states))
+        parts = solver.net.parts.states
+        states = states_between(self.train.stateful, True, {
+            place: np.broadcast_to(0, parts[place].whole_shape(array.shape)) if place in parts else array
+            for place, array in solver.net.states.items()})
+        solver.net.set_states({place: parts[place].take(array) if place in parts else array
+                               for place, array in states.items()})
+        choice, ranks = solver.choices[0], solver.ranks
+        if choice is not None and not ranks.alone:
+            check_alike(ranks, solver.net.parameters(), solver.net.backend)
+            ranks.together(lambda: check_loss(self, solver.net, choice))
         self.follow(solver)
 
     @contextmanager
@@ -113,24 +131,41 @@ class Objects(Source):
         try:
             yield
         except BaseException:
-            self.follow(solver)
+            self._move(solver)
             raise
+        self._join_states(solver)
 
     def follow(self, solver: Solver) -> None:
-        """Bring optimizer, scheduler, model and loader to where the solver is."""
+        """Bring optimizer, scheduler, model and loader to where the solver is; all ranks call this."""
+        self._move(solver)
+        self._join_states(solver)
+
+    def _join_states(self, solver):
+        """Let modules carry the states of the whole batch, of which each of several ranks has a part."""
+        if self.train.stateful and not solver.ranks.alone:
+            backend, parts = solver.net.backend, solver.net.parts.states
+            self._carry({place: backend.asarray(solver.ranks.whole(backend.to_host(array), parts.get(place)))
+                         for place, array in solver.net.states.items()})
+
+    def _move(self, solver):
+        """Do what `follow` does; of several ranks, modules carry no states meanwhile."""
         for group in self.groups:
             group.set_state(solver.iteration, group.lr, group.weight_decay)
         if self.scheduler is not None:
             self.scheduler.seek(solver.iteration)
         self.model.draw_from(solver.iteration * solver.settings.iter_size)
         self.loader.seek(*self.train.batches.place(solver.net.data_layers[DATA].position))
+        if self.train.stateful and solver.ranks.alone:
+            self._carry(solver.net.states)
+
+    def _carry(self, states):
         for name, module, use in self.train.stateful:
-            module.carry((True, use), solver.net.layers[name].state)
+            module.carry((True, use), {key: array for (layer, key), array in states.items() if layer == name})
 
     # -- a callback that snapshots keep ----------------------------------------------------------------------
     def __call__(self, event: Event) -> None:
         if event.kind == "step" and event.solver is not None:
-            self.follow(event.solver)
+            self._move(event.solver)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return {"groups/0/SGD/lr": (1,) float64, ".../weight_decay"} and the scheduler's state."""
@@ -169,7 +204,7 @@ def solver_of(cls: type[Solver], model: Module, loss: Callable[..., Any], optimi
               metrics: Metrics | Sequence[Metrics] | Mapping[str, Metrics] | None = None,
               inputs: int = 1, early_stopping: EarlyStopping | None = None,
               snapshot_prefix: str | PathLike | None = None, dropout: str | None = None,
-              **settings: Any) -> Solver:
+              communicator: Communicator | None = None, **settings: Any) -> Solver:
     """Return a Solver that trains a module with a loss, an optimizer and a loader.
 
         model = nn.Sequential(nn.Linear(784, 2048), nn.ReLU(), nn.ApproxDropout(0.5), nn.Linear(2048, 10))
@@ -198,11 +233,15 @@ def solver_of(cls: type[Solver], model: Module, loss: Callable[..., Any], optimi
     traced here: of what is changed in it later, only values count. Modules in eval mode stay so; tests put
     all into it.
 
+    communicator: as in `Solver`. Every rank makes the same objects: the loader's batch_size is that of all
+    ranks together, each of which trains its part of the batch, and the sum is that of one process.
+
     Raises ConfigError for what cannot be trained so: a module with traced = False, batches of differing
-    shapes, groups with other rules.
+    shapes, groups with other rules; on several ranks, batches that they cannot share, and a loss that is not
+    put together of the losses of their parts.
     """
     if snapshot_prefix is not None:
         settings["snapshot_prefix"] = fspath(snapshot_prefix)
     objects = Objects(model, loss, optimizer, train, tests_of(test, metrics), scheduler, inputs,
-                      early_stopping, max_iter, epochs, settings)
-    return cls(objects, dropout=dropout, device=model.backend, dtype=model.dtype)
+                      early_stopping, max_iter, epochs, settings, communicator.size if communicator else 1)
+    return cls(objects, dropout=dropout, device=model.backend, dtype=model.dtype, communicator=communicator)

@@ -27,6 +27,10 @@ class Source:
         """Return the net that a solver trains or tests; `share` and options as for Net."""
         return net_of(choice, share, **options)
 
+    def description(self) -> dict[str, object]:
+        """Return what all ranks must have alike besides settings and nets, by names for messages."""
+        return {}
+
     def updater(self, settings: SolverParameter, net: Net) -> Updater:
         """Return what updates the parameters of the net that is trained."""
         return Updater(settings, net)

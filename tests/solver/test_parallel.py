@@ -155,7 +155,8 @@ def test_a_penalty_counts_once_and_sums_stay_sums():
     ([reduction("SUM", "ip2"), layer("Power", "end", "r", more="power_param { shift: 2 }")], True),
     ([PENALTY, reduction("SUM", "w", "p"), reduction("SUM", "ip2"), layer("Eltwise", "end", "p r")], True),
     ([PENALTY, reduction("SUM", "w", "p"), reduction("MEAN", "ip2"), layer("Eltwise", "end", "p r")], False),
-    ([PENALTY, reduction("SUM", "w", "p"), layer("Power", "end", "p", more="power_param { power: 2 }")], False)])
+    ([PENALTY, reduction("SUM", "w", "p"), layer("Power", "end", "p", more="power_param { power: 2 }")],
+     False)])
 def test_a_warning_of_numbers_that_ranks_cannot_put_together(more, warns, caplog):
     run_ranks(2, lambda one: solver_of([*mlp(), *more], "", one).close())
     said = "layer 'end' (" in caplog.text and "neither a sum nor a mean over ranks" in caplog.text
