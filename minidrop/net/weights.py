@@ -38,6 +38,11 @@ class Weights:
                 found.setdefault(id(whole), (whole, []))[1].append(f"{layer}/{name}")
         return found.values()
 
+    def statistics(self: Any) -> list[Parameter]:
+        """Return what layers keep up to date themselves in forward passes, such as BatchNorm's means."""
+        return [self.params[name][spec.name] for name, layer in self.layers.items()
+                for spec in layer.parameter_specs() if not spec.trained]
+
     def clear_grads(self) -> None:
         """Clear all gradients."""
         for own in self.params.values():

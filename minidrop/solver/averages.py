@@ -78,9 +78,6 @@ def average_statistics(net: Net, ranks: Ranks) -> None:
     """
     if ranks.alone:
         return
-    for node in net.graph.nodes:
-        for spec in node.layer.parameter_specs():
-            if not spec.trained:
-                parameter = net.params[node.name][spec.name]
-                mean = ranks.total(net.backend.to_host(parameter.data)) / ranks.size
-                parameter.data[...] = net.backend.asarray(mean, parameter.dtype)
+    for parameter in net.statistics():
+        mean = ranks.total(net.backend.to_host(parameter.data)) / ranks.size
+        parameter.data[...] = net.backend.asarray(mean, parameter.dtype)

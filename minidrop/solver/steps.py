@@ -172,6 +172,9 @@ class _Passes:
         self.ranks = self.solver.ranks
         self.several = self.size > 1 or not self.ranks.alone
         self.begin = (self.net.positions, self.net.states) if self.several else None
+        # Those of a pass count once, also where the passes have to be run again.
+        again = self.several and len(self.net.losses) > 1
+        self.statistics = [(one, one.data.copy()) for one in self.net.statistics()] if again else []
         self.times = [self.ranks.size if ref in self.net.parts.adds_up else 1 for ref, _ in self.net.losses]
         self.outputs: dict[str, Tensor] = {}
         self.last: list[float] = []     # what each loss of the last pass is multiplied by
@@ -245,8 +248,13 @@ class _Passes:
         ranks; 0 where nothing counts.
         """
         counts = self.ranks.together(self._all_counts)
+        self._forget_statistics()
         total = self.ranks.total(counts.sum(axis=0))
         return counts * self.size / np.where(total == 0, 1, total)
+
+    def _forget_statistics(self):
+        for parameter, before in self.statistics:
+            parameter.data[...] = before
 
     def _all_counts(self):
         net = self.net

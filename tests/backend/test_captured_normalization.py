@@ -4,6 +4,8 @@ import nets
 import numpy as np
 import pytest
 
+from minidrop.config import parse_net
+from minidrop.net import Net
 from tests.backend.captured_training import assert_captured
 
 DATA = np.random.default_rng(7).standard_normal((22, 13, 1, 1)), np.random.default_rng(8).integers(0, 5, 22)
@@ -26,6 +28,14 @@ def net_text(drop):
     pytest.param("PERIODIC groups: 1", marks=pytest.mark.full)])
 def test_captured_training_equals_that_on_the_cpu_and_the_uncaptured(recorded_cuda, drop):
     assert_captured(recorded_cuda, net_text(drop), DATA, least=5)
+
+
+@pytest.mark.parametrize("drop", ["ROW groups: 1", "PERIODIC groups: 1 scale: PATTERN"])
+def test_a_captured_normalization_applies_the_scale_of_a_drop(recorded_cuda, drop):
+    text = net_text(drop).replace('type: "PReLU"', 'type: "ReLU"')
+    lines = list(Net(parse_net(text), device="cpu").plan.lines())
+    assert "BatchNorm applies Scale, PReLU and the scale of drop1" in lines
+    assert_captured(recorded_cuda, text, DATA)
 
 
 TRANSFORMER = "\n".join([

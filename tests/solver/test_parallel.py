@@ -161,3 +161,23 @@ def test_a_warning_of_numbers_that_ranks_cannot_put_together(more, warns, caplog
     run_ranks(2, lambda one: solver_of([*mlp(), *more], "", one).close())
     said = "layer 'end' (" in caplog.text and "neither a sum nor a mean over ranks" in caplog.text
     assert said is warns
+
+
+def test_statistics_count_each_pass_once_where_losses_weight_the_passes_differently():
+    """Then the passes are run again, once what counts in all of them is known."""
+    norm = layer("BatchNorm", "norm", "ip1", "ip1", "batch_norm_param { moving_average_fraction: 1 }")
+    net = [*mlp()[:2], norm, *mlp()[2:-1]]
+    losses = [layer("SoftmaxWithLoss", f"loss{n}", "ip2 label", more=f"loss_param {{ ignore_label: {n} }}")
+              for n in (2, 3)]
+
+    def statistics(last, settings="", one=None, iterations=1):
+        solver = solver_of([*net, *last], settings, one)
+        solver.step(iterations)
+        return {name: own.data.copy() for name, own in solver.net.params["norm"].items()}
+    for settings, ranks in (("iter_size: 2", 1), ("", 2), ("iter_size: 2", 2)):
+        for expected, found in zip(*(run_ranks(ranks, lambda one, last=last, settings=settings: statistics(
+                last, settings, one)) for last in (losses[:1], losses)), strict=True):
+            assert expected["scale_factor"][0] == (2 if settings else 1)
+            for name, values in expected.items():
+                np.testing.assert_array_equal(found[name], values, err_msg=name)
+    assert statistics(losses, "iter_size: 2", iterations=4)["scale_factor"][0] == 8
