@@ -75,7 +75,9 @@ def check_loss(objects: Objects, net: Net, choice: NetChoice) -> None:
     found = one + other if adds_up else (one * weight + other * weight_of_other) / (
         weight + weight_of_other or 1)
     fine = 1e-3 if net.backend.precision != "float32" else 1e-9 if net.dtype == "float64" else 1e-5
-    if loss == again and math.isfinite(loss) and abs(found - loss) > fine * max(map(abs, (loss, one, other))):
+    # A loss near 0, as of a model that has been trained, may be all rounding.
+    near = fine * max(1.0, *map(abs, (loss, one, other)))
+    if loss == again and math.isfinite(loss) and abs(found - loss) > near:
         raise ConfigError(f"Solver.of: the loss of {2 * half} records is {loss:.6g}, but "
                           f"{'the sum' if adds_up else 'the mean'} of those of two ranks that have {half} "
                           f"each is {found:.6g}: {objects.model.describe()} or the loss computes something "

@@ -165,6 +165,12 @@ def test_losses_that_are_not_put_together_of_those_of_parts(loss):
     solver_of(loss=lambda: loss).step(1)
 
 
+def test_a_loss_near_zero_may_be_all_rounding():
+    """As that of a model that has been trained."""
+    run_ranks(2, lambda one: solver_of(
+        one, loss=lambda: lambda scores, labels: (1e-9 * scores + 3e5).mean() - 3e5).step(1))
+
+
 def test_a_function_that_draws_and_statistics_of_batches_are_left_to_the_user(caplog):
     noise = nn.Lambda(lambda x: x + np.random.default_rng().standard_normal(x.shape))
     for layer in (nn.BatchNorm(32), noise):
