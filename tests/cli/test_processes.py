@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prepared import start_minidrop
 
 fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")       # needs POSIX
 
@@ -24,7 +25,8 @@ def environment():
             "OMP_NUM_THREADS": "1"}
 
 
-def start(*arguments, **options):
+def start_anew(*arguments, **options):
+    """Start one that has nothing loaded yet, where that is what a test is about."""
     return subprocess.Popen([sys.executable, "-m", "minidrop", *map(str, arguments)], env=environment(),
                             text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
@@ -45,7 +47,7 @@ def wait_for(child, path):
 
 
 def train(tiny, out, *more):
-    return start("train", "--solver", tiny.solver, "--out", out, *more)
+    return start_minidrop("train", "--solver", tiny.solver, "--out", out, *more)
 
 
 LONG = ("--set", "max_iter=1000000", "--set", "display=0", "--set", "test_interval=0", "--set", "snapshot=50",
@@ -56,7 +58,7 @@ def test_end_to_end(tiny, minidrop):
     """On the CPU, which is what the solver file asks for, nobody waits for CuPy."""
     show = 'import atexit, sys\natexit.register(lambda: print("cupy" in sys.modules))\n'
     Path("loaded.py").write_text(show)
-    child = start("--import", "loaded.py", "train", "--solver", tiny.solver, "--out", "o")
+    child = start_anew("--import", "loaded.py", "train", "--solver", tiny.solver, "--out", "o")
     out, err = finish(child)
     assert child.returncode == 0 and err == ""
     done, loaded = out.splitlines()[-2:]
@@ -146,7 +148,7 @@ def test_a_stop_signal_snapshots_and_says_how_to_go_on(tiny, minidrop, weights_o
         return
     # The printed command goes on where the run stopped, and the end equals that of a run that was never
     # stopped.
-    child = start(*command[1:], "--set", f"max_iter={iteration + 30}")
+    child = start_minidrop(*command[1:], "--set", f"max_iter={iteration + 30}")
     out, _ = finish(child)
     assert child.returncode == 0 and f"going on at iteration {iteration} from " in out
     done = minidrop("train", "--solver", tiny.solver, "--out", "whole", *LONG, "--set",
@@ -189,8 +191,8 @@ def test_signal_effects_can_be_chosen(tiny):
 def test_a_second_interrupt_stops_at_once(tiny):
     """Here in the background of a script, where a shell lets it ignore Ctrl-C, and `kill -INT` is meant."""
     # One iteration takes minutes here; the first signal waits for its end, the second does not.
-    child = start("train", "--solver", tiny.solver, "--out", "o", "--set", "iter_size=100000000",
-                  preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    child = start_anew("train", "--solver", tiny.solver, "--out", "o", "--set", "iter_size=100000000",
+                       preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
     wait_for(child, tiny.path / "o/metrics.jsonl")
     # the test at iteration 0, which comes right before it
     while not (tiny.path / "o/metrics.jsonl").read_text():
@@ -222,7 +224,7 @@ def test_two_processes_do_not_share_a_run_folder(tiny):
 
 def test_mistakes_and_broken_pipes_are_quiet(tiny):
     (tiny.folder / "typo.prototxt").write_text('net: "net.prototxt"\nbase_lrr: 0.1\n')
-    child = start("train", "--solver", "task/typo.prototxt")
+    child = start_minidrop("train", "--solver", "task/typo.prototxt")
     _, err = finish(child)
     assert child.returncode == 1
     assert (err == "error: task/typo.prototxt:2:1: SolverParameter has no field 'base_lrr'; did you mean "
@@ -238,8 +240,7 @@ def on_terminal(columns, *arguments):
     """Run minidrop on a terminal of so many columns; returns (exit code, everything it drew)."""
     parent, terminal = os.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    child = subprocess.Popen([sys.executable, "-m", "minidrop", *arguments], env=environment(),
-                             stdout=terminal, stderr=terminal, stdin=terminal)
+    child = start_minidrop(*arguments, streams=[terminal] * 3)
     os.close(terminal)
     text = b""
     while True:

@@ -1,19 +1,16 @@
 """minidrop train --restarts: a training that was killed goes on by itself, others end as they did."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from prepared import start_minidrop
 
 from minidrop.cli.watched import CAN_WATCH
 
 pytestmark = pytest.mark.skipif(not CAN_WATCH, reason="a child that ends with its parent is Linux's")
-ROOT = Path(__file__).resolve().parents[2]
 DYING = """
 import os, signal
 from pathlib import Path
@@ -33,12 +30,6 @@ HUNG_UP = """flag.touch()
             __import__("time").sleep(0.5)"""
 
 
-def start(*arguments):
-    return subprocess.Popen([sys.executable, "-m", "minidrop", *map(str, arguments)], text=True,
-                            env={**os.environ, "PYTHONPATH": str(ROOT), "MINIDROP_THREADS": "1",
-                                 "OPENBLAS_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
 def test_a_training_that_is_killed_twice_equals_one_in_peace(tiny, minidrop, weights_of):
     """Behind a launcher of one process, which is any command.
 
@@ -46,8 +37,8 @@ def test_a_training_that_is_killed_twice_equals_one_in_peace(tiny, minidrop, wei
     """
     assert minidrop("train", "--solver", tiny.solver, "--out", "one").code == 0
     Path("dying.py").write_text(DYING.replace("flag.touch()", HUNG_UP))
-    child = start("--import", "dying.py", "train", "--solver", tiny.solver, "--out", "two", "--restarts", 2,
-                  "--launcher", "env")
+    child = start_minidrop("--import", "dying.py", "train", "--solver", tiny.solver, "--out", "two",
+                           "--restarts", 2, "--launcher", "env")
     out, err = child.communicate(timeout=120)
     lines = err.splitlines()
     assert child.returncode == 0 and len(lines) == 2 and "done: 10 iterations" in out
@@ -63,7 +54,7 @@ def test_a_training_that_is_killed_twice_equals_one_in_peace(tiny, minidrop, wei
 
 def test_no_restart_is_left(tiny, monkeypatch):
     Path("dying.py").write_text(DYING.replace(" and not flag.exists()", ""))
-    child = start("--import", "dying.py", "train", "--solver", tiny.solver, "--restarts", 1)
+    child = start_minidrop("--import", "dying.py", "train", "--solver", tiny.solver, "--restarts", 1)
     _, err = child.communicate(timeout=120)
     folder, = Path("runs").iterdir()
     assert child.returncode == 1 and err.splitlines()[-1].startswith(
@@ -74,14 +65,14 @@ def test_no_restart_is_left(tiny, monkeypatch):
 
 @pytest.mark.parametrize("wrong", [("--set", "base_lr=x"), ("--timeline", "none/trace.json")])
 def test_what_is_wrong_before_the_training_is_not_tried_again(wrong, tiny):
-    child = start("train", "--solver", tiny.solver, "--out", "o", "--restarts", 3, *wrong)
+    child = start_minidrop("train", "--solver", tiny.solver, "--out", "o", "--restarts", 3, *wrong)
     _, err = child.communicate(timeout=120)
     assert child.returncode == 1 and err.count("\n") == 1 and err.startswith("error: ")
 
 
 def test_a_stop_that_was_asked_for_is_none_to_restart_after(tiny):
-    child = start("train", "--solver", tiny.solver, "--out", "o", "--restarts", 3, "--set",
-                  "max_iter=1000000", "--set", "test_interval=0")
+    child = start_minidrop("train", "--solver", tiny.solver, "--out", "o", "--restarts", 3, "--set",
+                           "max_iter=1000000", "--set", "test_interval=0")
     end = time.monotonic() + 60
     while not Path("o/snapshots/task_iter_10.h5").exists():
         assert child.poll() is None and time.monotonic() < end

@@ -204,7 +204,7 @@ def real_mnist():
 
 def test_digits(tmp_path, monkeypatch):
     pytest.importorskip("sklearn", reason="scikit-learn is absent")
-    result = run_process("digits", cache=tmp_path)
+    result = run_data("digits", cache=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     monkeypatch.setenv("MINIDROP_CACHE", str(tmp_path))
     parts = [HDF5Records(find_source(f"digits/{part}.txt"), ("data", "label")) for part in ("train", "test")]
@@ -343,7 +343,7 @@ def test_what_the_command_refuses(tmp_path, server):
                                    data=tmp_path / "data"), "outside $MINIDROP_DATA")
     assert not (tmp_path / "data").exists()
     (tmp_path / "file").write_text("")
-    fails_with_one_line(run_process("digits", cache=tmp_path / "file"), "cannot be made",
+    fails_with_one_line(run_data("digits", cache=tmp_path / "file"), "cannot be made",
                         "set MINIDROP_CACHE")
 
 
