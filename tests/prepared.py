@@ -23,24 +23,32 @@ FIXED = {"PYTHONPATH": str(ROOT), "MINIDROP_DEBUG": "", "MINIDROP_THREADS": "1",
          "OPENBLAS_NUM_THREADS": "1"}       # read when it loads, so these are the same for all
 
 
-def start_minidrop(*arguments, streams=None):
-    """Start `minidrop arguments` here, like subprocess.Popen: with pipes of text, or three files as streams.
+def start_minidrop(*arguments, streams=None, folder=None):
+    """Start `minidrop arguments` in a folder, like subprocess.Popen: with pipes of text, or three files as
+    streams.
 
     Where processes cannot be copied, one is started anew.
     """
     arguments = list(map(str, arguments))
     if CAN_COPY:
-        return Process(arguments, streams)
+        return Process(arguments, streams, folder)
     pipes = dict(zip(("stdin", "stdout", "stderr"), streams or (None, subprocess.PIPE, subprocess.PIPE),
                      strict=True))
     return subprocess.Popen([sys.executable, "-m", "minidrop", *arguments], text=True,
-                            env={**os.environ, **FIXED}, **pipes)
+                            env={**os.environ, **FIXED}, cwd=folder, **pipes)
+
+
+def run_apart(*arguments, folder=None):
+    """Run `minidrop arguments` in a process of its own; return it with what it wrote in place of streams."""
+    child = start_minidrop(*arguments, folder=folder)
+    child.stdout, child.stderr = child.communicate(timeout=120)
+    return child
 
 
 class Process:
     """A copy of the prepared process, which has been told what to run."""
 
-    def __init__(self, arguments, streams=None):
+    def __init__(self, arguments, streams=None, folder=None):
         self.args, self.returncode, self.stdout, self.stderr = arguments, None, None, None
         given = list(streams or ())
         if not given:
@@ -48,7 +56,8 @@ class Process:
             self.stdout, self.stderr = open(out), open(err)
             given = [os.open(os.devnull, os.O_RDONLY), out_end, err_end]
         self._status, end = _pair()
-        order = {"arguments": arguments, "folder": os.getcwd(), "environment": {**os.environ, **FIXED}}
+        order = {"arguments": arguments, "folder": os.path.abspath(folder or "."),
+                 "environment": {**os.environ, **FIXED}}
         socket.send_fds(_prepared(), [json.dumps(order).encode()], [end.fileno(), *given])
         end.close()
         if not streams:

@@ -83,20 +83,14 @@ def test_an_interrupt_while_the_package_is_imported():
 
 
 def test_the_installed_script(tiny):
-    """The console script that pip made trains and tests."""
+    """The console script that pip made trains."""
     script = Path(sys.executable).with_name("minidrop")
     if not script.exists():
         pytest.skip("minidrop is not installed beside this Python: no console script to run")
-
-    def run(*arguments):
-        done = subprocess.run([script, *map(str, arguments)], env=environment(), capture_output=True,
-                              text=True, timeout=SECONDS)
-        assert (done.returncode, done.stderr) == (0, ""), done
-        return done.stdout
-
-    assert "done: 40 iterations" in run("train", "--solver", tiny.solver, "--out", "o")
-    assert "accuracy = " in run("test", "--model", tiny.net, "--weights", "o/snapshots/task_iter_40.h5",
-                                "--iterations", 2)
+    done = subprocess.run([script, "train", "--solver", tiny.solver, "--out", "o"], env=environment(),
+                          capture_output=True, text=True, timeout=SECONDS)
+    assert (done.returncode, done.stderr) == (0, "") and "done: 40 iterations" in done.stdout
+    assert (tiny.path / "o/snapshots/task_iter_40.h5").exists()
 
 
 @pytest.mark.parametrize("options", [

@@ -4,11 +4,13 @@ import importlib.util
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from prepared import run_apart
 
 from minidrop import Net
 from minidrop.cli import run
@@ -120,10 +122,6 @@ def test_training_goes_on_from_a_snapshot(minidrop, tmp_path):
                                               'momentum: 0.9 max_iter: 6 snapshot: 3 random_seed: 1 '
                                               'solver_mode: CPU display: 1')
 
-    def process(*arguments):
-        return subprocess.run([sys.executable, "-m", "minidrop", *arguments], capture_output=True, text=True,
-                              timeout=120, cwd=tmp_path)
-
     def train(*more, imports=("--import", FILE), how=minidrop):
         return how(*imports, "train", "--solver", "solver.prototxt", *more)
 
@@ -132,7 +130,7 @@ def test_training_goes_on_from_a_snapshot(minidrop, tmp_path):
         return read_snapshot(snapshot).arrays
 
     for how, *arguments in ((minidrop, "--out", "whole"), (minidrop, "--out", "parts", "--set", "max_iter=3"),
-                            (process, "--out", "parts", "--resume", "auto")):
+                            (partial(run_apart, folder=tmp_path), "--out", "parts", "--resume", "auto")):
         result = train(*arguments, how=how)
         assert result.returncode == 0, result.stderr
     assert "going on at iteration 3" in result.stdout

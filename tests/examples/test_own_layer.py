@@ -2,13 +2,12 @@
 layer."""
 
 import importlib.util
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from prepared import run_apart
 
 from minidrop import ConfigError, Net, Tensor, check_gradients
 from minidrop.config import parse_net, parse_solver
@@ -133,9 +132,7 @@ def test_wrong_settings_name_the_layer(module, settings, message):
 
 def test_check_from_the_command_line(tmp_path):
     (tmp_path / "net.prototxt").write_text(NET % ("groups: 1", "groups: 1"))
-    done = subprocess.run([sys.executable, "-m", "minidrop", "--import", FOLDER / "convolution_layer.py",
-                           "check", tmp_path / "net.prototxt"], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(FOLDER.parents[1])})
+    done = run_apart("--import", FOLDER / "convolution_layer.py", "check", tmp_path / "net.prototxt")
     assert done.returncode == 0, done.stderr
     assert ("conv2 reads only the units kept by drop1" in done.stdout and "drop2 (PERIODIC) "
             "saves" in done.stdout)
