@@ -17,16 +17,24 @@ from minidrop.errors import DataError
 FILES = [name for names in cifar10.BINARY.values() for name in names]
 
 
-@pytest.fixture(scope="module")
-def binary(tmp_path_factory):
-    """The six binary files, of random bytes: folder, {name: (images, labels)}."""
-    folder, rng, expected = tmp_path_factory.mktemp("binary"), np.random.default_rng(0), {}
+def write_binary(folder, records):
+    """Write the six binary files, of random bytes and so many records; return {name: (images, labels)}."""
+    rng, expected = np.random.default_rng(0), {}
     for name in FILES:
-        records = rng.integers(0, 256, (10000, 3073), dtype=np.uint8)
-        records[:, 0] %= 10
-        records.tofile(folder / name)
-        expected[name] = records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0]
-    return folder, expected
+        written = rng.integers(0, 256, (records, 3073), dtype=np.uint8)
+        written[:, 0] %= 10
+        written.tofile(folder / name)
+        expected[name] = written[:, 1:].reshape(-1, 3, 32, 32), written[:, 0]
+    return expected
+
+
+@pytest.fixture
+def binary(tmp_path_factory, monkeypatch):
+    """Small files, which are then those of the set: folder, {name: (images, labels)}."""
+    monkeypatch.setattr(cifar10, "_FILE_BYTES", 300 * 3073)
+    monkeypatch.setattr(cifar10, "COUNTS", {"train": 1500, "test": 300})
+    folder = tmp_path_factory.mktemp("binary")
+    return folder, write_binary(folder, 300)
 
 
 def archive(path, members):
@@ -49,8 +57,10 @@ def check(parts, expected):
         assert (labels == np.concatenate([expected[name][1] for name in names])).all()
 
 
-def test_binary_files(binary):
-    check(cifar10.read_cifar10_binary(binary[0]), binary[1])
+def test_binary_files(tmp_path):
+    """As large as those of the set."""
+    expected = write_binary(tmp_path, 10000)
+    check(cifar10.read_cifar10_binary(tmp_path), expected)
 
 
 def test_the_archive(binary, tmp_path):
@@ -94,7 +104,7 @@ def test_damaged_binary_files(binary, tmp_path):
         (tmp_path / name).symlink_to(folder / name)
     path = tmp_path / "data_batch_3.bin"
     whole = path.read_bytes()
-    for content, message in ((whole[:-1], "got 30729999"), (whole + b"x", "got more"),
+    for content, message in ((whole[:-1], "got 921899"), (whole + b"x", "got more"),
                              (b"\x0a" + whole[1:], r"expected labels 0\.\.9, got 10")):
         path.unlink()
         path.write_bytes(content)
@@ -201,7 +211,7 @@ def test_the_command_converts_binary_files(binary, tmp_path, way):
     made = tmp_path / "cache" / "cifar10"
     assert sorted(os.listdir(made)) == ["mean.binaryproto", "test.h5", "test.txt", "train.h5", "train.txt"]
     with h5py.File(made / "test.h5") as test, h5py.File(made / "train.h5") as train:
-        assert train["data"].shape == (50000, 3, 32, 32) and train["data"].dtype == np.uint8
+        assert train["data"].shape == (1500, 3, 32, 32) and train["data"].dtype == np.uint8
         assert (test["data"][:] == expected["test_batch.bin"][0]).all()
         assert (test["label"][:] == expected["test_batch.bin"][1]).all()
         np.testing.assert_allclose(read_mean(made / "mean.binaryproto"), train["data"][:].mean(axis=0),
