@@ -11,8 +11,9 @@ FOLDER = ROOT / "docs" / "notebooks"
 NAMES = ["character_lm", "mnist_with_curves"]
 
 
-def executed(name, folder, monkeypatch):
-    """Run a notebook in a kernel of its own; returns (what it printed, how many figures it drew)."""
+def executed(names, folder, monkeypatch):
+    """Run notebooks in one kernel, which forgets the names of one before the next; returns for each (what it
+    printed, how many figures it drew)."""
     nbclient = pytest.importorskip("nbclient", reason="nbclient (the extra `notebooks`) is not installed")
     for package in ("ipykernel", "matplotlib"):
         pytest.importorskip(package, reason=f"{package} (the extra `notebooks`) is not installed")
@@ -23,27 +24,27 @@ def executed(name, folder, monkeypatch):
         monkeypatch.setenv(threads, "1")
     monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(folder / "jupyter"))
-    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3",
+    notebooks = [nbformat.read(FOLDER / f"{name}.ipynb", as_version=4) for name in names]
+    together = nbformat.v4.new_notebook()
+    together.cells = [cell for notebook in notebooks
+                      for cell in (nbformat.v4.new_code_cell("%reset -f"), *notebook.cells)]
+    nbclient.NotebookClient(together, timeout=120, kernel_name="python3",
                             resources={"metadata": {"path": str(folder)}}).execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    figures = sum("image/png" in output.get("data", {}) for output in outputs)
-    return "".join(output["text"] for output in outputs if output.output_type == "stream"), figures
+    for notebook in notebooks:
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+        figures = sum("image/png" in output.get("data", {}) for output in outputs)
+        yield "".join(output["text"] for output in outputs if output.output_type == "stream"), figures
 
 
-def test_digits_with_curves(tmp_path, monkeypatch):
+def test_they_run_and_learn(tmp_path, monkeypatch):
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn, which is not installed")
-    printed, figures = executed("mnist_with_curves", tmp_path, monkeypatch)
-    accuracies = [float(found) for found in re.findall(r"accuracy (0\.\d+|1\.0+)", printed)]
-    assert len(accuracies) == 2 and min(accuracies) > 0.93 and figures == 3
-    assert "2 reads only" not in printed and "0 computes only the units kept by 2" in printed
-
-
-def test_a_language_model(tmp_path, monkeypatch):
-    printed, figures = executed("character_lm", tmp_path, monkeypatch)
+    (printed, figures), (of_digits, figures_of_digits) = executed(NAMES, tmp_path, monkeypatch)
     found = re.search(r"([\d.]+) bits a character at first, ([\d.]+) in the end", printed)
     first, last = map(float, found.groups())
     assert last < first - 2 and figures == 1 and printed.count("--- temperature") == 3
+    accuracies = [float(found) for found in re.findall(r"accuracy (0\.\d+|1\.0+)", of_digits)]
+    assert len(accuracies) == 2 and min(accuracies) > 0.93 and figures_of_digits == 3
+    assert "2 reads only" not in of_digits and "0 computes only the units kept by 2" in of_digits
 
 
 @pytest.mark.parametrize("name", NAMES)
