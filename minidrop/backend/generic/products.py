@@ -32,11 +32,12 @@ class Products(Arrays):
         """
         a = a.T if trans_a else a
         b = b.T if trans_b else b
-        if out is not None and out.ndim == 3:
-            out[...] = self.gemm(a, b).reshape(out.shape)
-            return out
-        out = self.empty((a.shape[0], b.shape[1]), a.dtype) if out is None else out
-        return self.xp.matmul(a, b, out=out)
+        place = self.empty((a.shape[0], b.shape[1]), a.dtype) if out is None or out.ndim == 3 else out
+        product = self.xp.matmul(a, b, out=place)
+        if out is None or out is place:
+            return product
+        out[...] = product.reshape(out.shape)
+        return out
 
     def gemms(self, products: Iterator) -> Iterator:
         """Yield gemm(*product) for each (a, b, trans_a, trans_b[, out]) in order; a device may batch them."""

@@ -73,12 +73,15 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Probabilities,
              out: np.ndarray | None = None) -> np.ndarray:
         a = a.T if trans_a else a
         b = b.T if trans_b else b
-        if out is not None and out.ndim == 3:
-            return super().gemm(a, b, out=out)
-        if out is not None and not out.flags.c_contiguous:
+        if out is not None and out.ndim == 2 and not out.flags.c_contiguous:
             return np.matmul(a, b, out=out)
+        place = self.empty((a.shape[0], b.shape[1]), a.dtype) if out is None or out.ndim == 3 else out
         # dot, not matmul: it passes a transposed operand to BLAS without a copy, and has a case for A A^T.
-        return np.dot(a, b, out=self.empty((a.shape[0], b.shape[1]), a.dtype) if out is None else out)
+        product = np.dot(a, b, out=place)
+        if out is None or out is place:
+            return product
+        out[...] = product.reshape(out.shape)
+        return out
 
     def gemms_of(self, makers: Sequence[Callable[[], Any]], terms: int) -> list:
         results: list = [None] * len(makers)
