@@ -38,7 +38,8 @@ def jit(function: Any, cached: bool = True) -> Callable:
         compiled = numba.njit(cache=True, **options)(function)
     except RuntimeError:        # the cache cannot be written: every process compiles for itself
         return numba.njit(**options)(function)
-    compiled._cache._cache_file._source_stamp = SOURCES
+    if compiled is not function:        # as it is with NUMBA_DISABLE_JIT
+        compiled._cache._cache_file._source_stamp = SOURCES
     return compiled
 
 

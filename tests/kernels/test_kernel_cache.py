@@ -4,6 +4,7 @@ import importlib.util
 
 import numpy as np
 import pytest
+from numba.core import config
 
 from minidrop.kernels import cpu
 
@@ -34,6 +35,12 @@ def test_a_change_in_any_kernels_file_compiles_a_kernel_anew(loop, monkeypatch):
     monkeypatch.setattr(cpu, "SOURCES", b"of other kernels")
     assert [loaded(loop), loaded(loop)] == [False, True]
     assert not loaded(loop, cached=False)
+
+
+def test_without_compilation_a_kernel_is_its_function(loop, monkeypatch):
+    """With NUMBA_DISABLE_JIT=1 in the environment, as for a debugger."""
+    monkeypatch.setattr(config, "DISABLE_JIT", 1)
+    assert cpu.jit(loop) is loop and cpu.jit(loop, cached=False) is loop
 
 
 def test_the_fingerprint_is_of_every_file(tmp_path):
