@@ -4,12 +4,11 @@ import inspect
 import itertools
 import math
 import tracemalloc
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from agreement import GENERIC, LAYOUTS, memory, same
+from agreement import GENERIC, KEPT, LAYOUTS, TOTAL, kept_sets, memory, same
 from cases import every_pair, in_turn
 
 from minidrop.autograd import Block, Blocks, Parameter
@@ -17,30 +16,12 @@ from minidrop.backend import Backend, NumpyBackend
 from minidrop.backend.cuda.backend import CupyBackend
 from minidrop.kept import Kept, KeptByGroup
 from minidrop.kernels import threads
-from minidrop.patterns.grid import BlockGrid
 from minidrop.patterns.tile import TilePattern
-
-TOTAL = 23
-KEPT = {
-    "None": None,
-    "all": Kept.all(TOTAL),
-    "empty": Kept(30, 40, 3, TOTAL),
-    "one in three": Kept(1, 3, 1, TOTAL),
-    "runs": Kept(2, 7, 4, TOTAL),
-    "one run": Kept(5, 40, 9, TOTAL),
-    "wrapped": Kept(-3, 10, 5, TOTAL),
-    "list": Kept.of([0, 1, 7, 20, 22], TOTAL),
-}
-kept_sets = in_turn("kept", KEPT.values(), KEPT.keys())
-
 
 
 @pytest.fixture
 def backend(any_backend):
     return any_backend
-
-
-
 
 
 @kept_sets
@@ -126,107 +107,6 @@ def test_submatrix(backend, array, rows, layout):
     for cols in KEPT.values():
         expected = W[np.ix_(*(np.arange(TOTAL) if kept is None else kept.indices for kept in (rows, cols)))]
         same(backend, backend.submatrix(backend.asarray(W), rows, cols), expected)
-
-
-@memory
-@in_turn("trans_a", [False, True])
-@in_turn("trans_b", [False, True])
-@in_turn("rows, inner, columns", [(1, 1, 1), (3, 5, 7), (65, 129, 33), (4, 0, 3), (0, 4, 3),
-                                  (4, 3, 0)])
-def test_gemm(backend, array, close, trans_a, trans_b, rows, inner, columns, layout):
-    a = array((inner, rows) if trans_a else (rows, inner), layout)
-    b = array((columns, inner) if trans_b else (inner, columns), layout)
-    got = backend.to_host(backend.gemm(backend.asarray(a), backend.asarray(b), trans_a, trans_b))
-    assert got.shape == (rows, columns) and got.dtype == a.dtype
-    close(got, np.einsum("ij,jk->ik", (a.T if trans_a else a).astype(float),
-                         (b.T if trans_b else b).astype(float)))
-    close(got, GENERIC.gemm(a, b, trans_a, trans_b))
-
-
-@memory
-@in_turn("rows", KEPT.values(), ids=KEPT.keys())
-def test_products_of_what_is_kept(product_backend, array, close, rows, layout):
-    """A device may read W where it lies; the second product finds what the first one may have gathered."""
-    backend = product_backend
-    W = array((TOTAL, TOTAL), layout)
-    for cols in KEPT.values():
-        live = W[np.ix_(*(np.arange(TOTAL) if kept is None else kept.indices
-                          for kept in (rows, cols)))].astype(float)
-        block = backend.submatrix(backend.asarray(W), rows, cols)
-        for trans_b in (True, False):
-            x = array((5, live.shape[1 if trans_b else 0]))
-            got = backend.gemm(backend.operand(backend.asarray(x)), block, trans_b=trans_b)
-            close(backend.to_host(got), x @ (live.T if trans_b else live))
-        part = backend.scaled(block, 0.5)
-        close(backend.to_host(backend.gemm(backend.asarray(np.eye(len(live), dtype=W.dtype)), part)),
-              0.5 * live)
-
-
-@in_turn("shapes", [[], [(5, 6, 7)], [(5, 6, 7)] * 3, [(5, 6, 7), (5, 6, 6), (5, 5, 7)],
-                    [(5, 60, 7), (5, 1, 1)], [(5, 0, 7), (0, 6, 7)]], ids=str)
-def test_many_products(product_backend, array, close, shapes):
-    """Whatever is taken together: each result is that of its own two matrices, in their order."""
-    backend = product_backend
-    pairs, expected = [], []
-    for m, n, k in shapes:
-        for trans_a, trans_b in ((False, True), (True, False)):
-            a, b = array((k, m) if trans_a else (m, k)), array((n, k) if trans_b else (k, n))
-            pairs.append((backend.asarray(a), backend.asarray(b), trans_a, trans_b))
-            expected.append((a.T if trans_a else a).astype(float) @ (b.T if trans_b else b))
-    results = [backend.to_host(y) for y in backend.gemms(iter(pairs))]
-    assert [y.shape for y in results] == [y.shape for y in expected]
-    for got, want in zip(results, expected, strict=True):
-        close(got, want)
-
-
-@in_turn("n, rows, inner, columns", [(1, 1, 1, 1), (3, 5, 4, 7), (6, 1, 8, 2), (4, 9, 0, 3), (0, 2, 3, 4),
-                                     (2, 7, 1, 1)])
-@in_turn("turned", [False, True])
-def test_gemm_stack(product_backend, array, close, n, rows, inner, columns, turned):
-    """Of views as attention has them: the matrices of a sample and a head lie side by side."""
-    a = array((rows, n, inner + 3))[:, :, :inner].transpose(1, 0, 2)
-    b = array((columns, n, inner) if turned else (inner, n, columns))
-    b = b.transpose((1, 2, 0) if turned else (1, 0, 2))
-    for on in (product_backend, GENERIC):
-        got = on.gemm_stack(on.asarray(a), on.asarray(b))
-        assert got.shape == (n, rows, columns)
-        close(on.to_host(got), a.astype(float) @ b)
-
-
-def test_gemms_of(product_backend, array, close):
-    """Products of groups, which may run at once; one writes to a run of rows."""
-    pairs = [(array((rows, 40)), array((70, 40))) for rows in (33, 1, 64)]
-    for on in (product_backend, GENERIC):
-        y = on.empty((100, 70), pairs[0][0].dtype)
-        own = [(on.asarray(a), on.asarray(b), False, True, out)
-               for (a, b), out in zip(pairs, (y[:33], None, y[36:]), strict=True)]
-        made = on.gemms_of([partial(tuple, one) for one in own], 10 ** 6)
-        for got, (a, b) in zip(made, pairs, strict=True):
-            close(on.to_host(got), a.astype(float) @ b.T)
-        close(on.to_host(y[36:]), pairs[2][0].astype(float) @ pairs[2][1].T)
-
-
-def test_products_of_samples_between_others(product_backend, array, close):
-    """Groups of (T, N, units): the rows of a product lie apart, so `out` has three axes."""
-    pairs = [(array((3 * n, 40)), array((70, 40))) for n in (5, 2)] + [(array((14, 40)), array((9, 40)))]
-    for on in (product_backend, GENERIC):
-        y, own = on.zeros((3, 8, 80), pairs[0][0].dtype), on.empty((2, 7, 9), pairs[0][0].dtype)
-        places = y[:, :5, :70], y[:, 6:, :70], own
-        products = [(on.asarray(a), on.asarray(b), False, True, out)
-                    for (a, b), out in zip(pairs, places, strict=True)]
-        for at_once in (True, False):
-            makers = [partial(tuple, one) for one in products]
-            list(on.gemms_of(makers, 10 ** 6) if at_once else on.gemms(iter(products)))
-            for place, (a, b) in zip(places, pairs, strict=True):
-                close(on.to_host(place), (a.astype(float) @ b.T).reshape(place.shape))
-            assert not on.to_host(y[:, 5]).any() and not on.to_host(y[:, :, 70:]).any()
-            y.fill(0)
-
-
-def test_gemm_of_a_matrix_with_itself(backend, array, close):
-    a = backend.asarray(array((40, 70)))
-    host = backend.to_host(a).astype(float)
-    close(backend.to_host(backend.gemm(a, a, trans_b=True)), host @ host.T)
 
 
 @memory
@@ -498,215 +378,6 @@ def test_nothing_has_no_squares(backend):
 
 
 @memory
-@in_turn("shape", [(1,), (3,), (7, 9), (300, 5), (2, 3, 5, 7), (0, 4)])
-@in_turn("rate", [0.1, 0.5, 0.9])
-def test_dropout(backend, array, rate, shape, layout):
-    x, gy = array(shape, layout), array(shape, layout)
-    y, mask = GENERIC.dropout(x, rate, 1 / (1 - rate), 2**63 + 17)
-    got_y, got_mask = backend.dropout(backend.asarray(x), rate, 1 / (1 - rate), 2**63 + 17)
-    same(backend, got_mask, mask)
-    same(backend, got_y, y)
-    same(backend, got_y, np.where(mask, x * x.dtype.type(1 / (1 - rate)), 0).astype(x.dtype))
-    same(backend, backend.dropout_gradient(backend.asarray(gy), got_mask, 2.0),
-         GENERIC.dropout_gradient(gy, mask, 2.0))
-
-
-def test_dropout_masks_do_not_depend_on_the_shape(backend):
-    """Element i is drawn from (key, i) alone."""
-    ones = backend.asarray(np.ones(1001, np.float32))
-    _, mask = backend.dropout(ones, 0.4, 1.0, 5)
-    for count in (1, 4, 513, 1000):
-        same(backend, backend.dropout(ones[:count], 0.4, 1.0, 5)[1], backend.to_host(mask)[:count])
-
-
-@in_turn("shape", [(1, 1, 1), (2, 3, 5), (3, 2, 1001), (2, 0, 4)])
-@in_turn("begin, strides", [(0, (5000, 1001)), (7, (30, 5)), (2**34 + 2, (2**20 + 1, 2**10 + 3))])
-def test_a_tile_of_a_dropout_mask(backend, shape, begin, strides):
-    got = backend.dropout_tile(shape, begin, strides, 0.4, 2**63 + 17)
-    assert got.shape == shape and got.dtype == bool
-    same(backend, got, GENERIC.dropout_tile(shape, begin, strides, 0.4, 2**63 + 17))
-    if begin < 100:
-        whole = GENERIC.dropout(np.ones(20_000, np.float32), 0.4, 1.0, 2**63 + 17)[1]
-        a, r, c = np.ogrid[tuple(map(slice, shape))]
-        same(backend, got, whole[begin + a * strides[0] + r * strides[1] + c])
-
-
-def test_dropout_rate(backend):
-    x = backend.asarray(np.ones(400_000, np.float32))
-    for rate in (0.1, 0.5, 0.75):
-        kept = backend.to_host(backend.dropout(x, rate, 1.0, 99)[1]).mean()
-        assert abs(kept - (1 - rate)) < 5 * np.sqrt(rate * (1 - rate) / 400_000)
-
-
-GAUSSIAN_TOLERANCE = {"float32": 2e-6, "float64": 1e-14}
-
-
-@in_turn("shape", [(), (1,), (2,), (3,), (7, 9), (129, 31), (2, 3, 5, 7), (0, 4)])
-@in_turn("key", [0, 5, 2**63 + 17])
-def test_gaussian(backend, dtype, shape, key):
-    """All backends and dtypes give one stream, to rounding."""
-    got = backend.gaussian(shape, np.dtype(dtype), key)
-    assert isinstance(got, backend.xp.ndarray) and got.shape == shape and got.dtype == dtype
-    expected = GENERIC.gaussian(shape, np.dtype(np.float64), key)
-    np.testing.assert_allclose(backend.to_host(got), expected, rtol=0, atol=GAUSSIAN_TOLERANCE[dtype])
-    single = GENERIC.gaussian(shape, np.dtype(np.float32), key)
-    np.testing.assert_array_equal(single, expected.astype(np.float32))
-
-
-def test_gaussian_numbers_do_not_depend_on_the_shape(backend, dtype):
-    """Number i is drawn from (key, i) alone, wherever work is split."""
-    numbers = backend.to_host(backend.gaussian((1001,), np.dtype(dtype), 5))
-    for count in (1, 4, 511, 513, 1000):
-        np.testing.assert_allclose(backend.to_host(backend.gaussian((count,), np.dtype(dtype), 5)),
-                                   numbers[:count], rtol=0, atol=GAUSSIAN_TOLERANCE[dtype])
-
-
-def test_gaussian_law(backend, dtype):
-    """Moments, and the distance of the empirical distribution from the normal one."""
-    e = backend.to_host(backend.gaussian((400, 1000), np.dtype(dtype), 99)).astype(float).reshape(-1)
-    for power, mean, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
-        assert abs((e**power).mean() - mean) < 5 * np.sqrt(variance / e.size), f"moment {power}"
-    places = np.sort(e)[::400]
-    normal = np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in places])
-    # P(further) < 0.001
-    assert abs(normal - np.arange(0, e.size, 400) / e.size).max() < 2 / np.sqrt(e.size)
-    assert abs(e).max() < math.sqrt(64 * math.log(2))
-
-
-@pytest.mark.parametrize("rows, shape", [
-    *((rows, shape) for rows in KEPT for shape in ((TOTAL, TOTAL), (TOTAL,))),
-    ("None", (200, TOTAL)), ("None", (3, 2))])
-def test_sgd_update(backend, array, close, rows, shape):
-    rows, all_cols = KEPT[rows], KEPT.values() if shape[-1] == TOTAL and len(shape) == 2 else [None]
-    for cols, decay, momentum, l1 in itertools.product(all_cols, (0.0, 0.01), (0.0, 0.9), (False, True)):
-        W, history, dense = array(shape), array(shape), array(shape)
-        block = GENERIC.submatrix(dense, rows, cols) if len(shape) == 2 else GENERIC.take(dense, rows, 0)
-        gradient = Block(block, rows, cols).dense(GENERIC, shape).astype(float)
-        expected = momentum * history + 0.1 * (0.5 * gradient + decay
-                                               * (np.sign(W) if l1 else W.astype(float)))
-        expected_W = W - expected
-        expected = expected if momentum or decay else history.copy()       # nobody would read it
-        W, history = backend.asarray(W), backend.asarray(history)
-        backend.sgd_update(W, history, [Block(backend.asarray(block), rows, cols)], 0.1, momentum, decay, l1,
-                           0.5)
-        close(backend.to_host(history), expected, f"history, columns {cols}")
-        close(backend.to_host(W), expected_W, f"W, columns {cols}")
-
-
-@in_turn("cols", [None, "list", "one in three"])
-@in_turn("rows", ["None", "list", "empty", "runs"])
-def test_without_momentum_and_decay_only_what_has_a_gradient_is_touched(backend, array, rows, cols):
-    """Bit for bit what the update of everything does; other weights may hold what no arithmetic would leave
-    alone."""
-    rows, cols = KEPT[rows], KEPT.get(cols)
-    W, g = array((TOTAL, TOTAL)), array((TOTAL if rows is None else rows.count, TOTAL if cols is None
-                                         else cols.count))
-    touched = Block(np.ones_like(g), rows, cols).dense(GENERIC, W.shape) > 0
-    W[~touched] = np.nan
-    expected = W.copy()
-    gradient = Block(g, rows, cols).dense(GENERIC, W.shape)
-    expected[touched] -= (W.dtype.type(0.3) * W.dtype.type(0.5) * gradient)[touched]
-    for on in (backend, GENERIC):
-        on_device, history = on.asarray(W.copy()), on.asarray(np.full_like(W, np.inf))
-        on.sgd_update(on_device, history, [Block(on.asarray(g), rows, cols)], 0.3, 0.0, 0.0, False, 0.5)
-        if on is backend:
-            same(on, on_device, expected)
-        np.testing.assert_allclose(on.to_host(on_device), expected, rtol=1e-6)
-        same(on, history, np.full_like(W, np.inf))
-
-
-def test_without_momentum_it_is_the_update_with_a_momentum_of_next_to_nothing(array):
-    """The smallest momentum takes the other way through the code, and rounds to the same bits."""
-    on, W, g = NumpyBackend(), array((TOTAL, TOTAL)), array((5, TOTAL))
-    results = []
-    for momentum in (0.0, 1e-30):
-        results.append(W.copy())
-        on.sgd_update(results[-1], np.zeros_like(W), [Block(g, KEPT["list"])], 0.3, momentum, 0.0, False, 0.5)
-    same(on, *results)
-    assert (results[0] != W).sum() == g.size
-
-
-def test_without_momentum_blocks_may_overlap(backend, array, close):
-    W, rows = array((TOTAL, 30)), (KEPT["list"], KEPT["list"], None)
-    blocks = [Block(array((TOTAL if kept is None else kept.count, 30)), kept) for kept in rows]
-    expected = W - 0.1 * sum(block.dense(GENERIC, W.shape).astype(float) for block in blocks)
-    for on in (backend, GENERIC):
-        on_device = on.asarray(W.copy())
-        on.sgd_update(on_device, on.asarray(W), [Block(on.asarray(b.data), b.rows) for b in blocks], 0.1, 0.0,
-                      0.0, False, 1.0)
-        close(on.to_host(on_device), expected)
-
-
-@pytest.mark.parametrize("count", [0, 2, 3])
-def test_sgd_update_of_any_number_of_blocks(backend, array, close, count):
-    W, history, shape = array((TOTAL, 30)), array((TOTAL, 30)), (TOTAL, 30)
-    rows = [KEPT["runs"], KEPT["list"], None][:count]
-    blocks = [Block(array((TOTAL if kept is None else kept.count, 30)), kept) for kept in rows]
-    gradient = sum((block.dense(GENERIC, shape) for block in blocks), np.zeros(shape))
-    expected = 0.9 * history + 0.1 * (gradient + 0.01 * W)
-    on_device = backend.asarray(W.copy()), backend.asarray(history.copy())
-    backend.sgd_update(*on_device, [Block(backend.asarray(b.data), b.rows) for b in blocks], 0.1, 0.9, 0.01,
-                       False, 1.0)
-    close(backend.to_host(on_device[1]), expected)
-    close(backend.to_host(on_device[0]), W - expected)
-
-
-def places(which, outputs, inputs):
-    """The (rows, columns) of the blocks of a gradient."""
-    if which == "overlapping groups":
-        return [(Kept.of([0, 1, 5], outputs), Kept.of([0, 3], inputs)),
-                (Kept.of([1, 2], outputs), Kept.of([0, 1, 2], inputs)), (Kept.of([5], outputs), None)]
-    if which == "no columns in some":       # rows take turns between a block that has no column and one that
-                                            # has a few
-        return [(Kept(0, 2, 1, outputs), Kept.of([], inputs)),
-                (Kept(1, 2, 1, outputs), Kept.of([0, 2], inputs))]
-    if which == "nothing at all":
-        return [(Kept.of([], outputs), None), (None, Kept.of([], inputs))]
-    period, size, transposed = which
-    tiles = TilePattern(1 - 1 / period, 1.0, period, period // 2, size).tiles(outputs, inputs)
-    return [pair[::-1] for pair in tiles] if transposed else tiles
-
-
-@pytest.mark.parametrize("which", ["overlapping groups", "no columns in some", "nothing at all",
-                                   (1, 4, False), (2, 4, False), (3, 4, True), (5, 2, False), (8, 4, False),
-                                   (8, 4, True), (2, 32, False)], ids=str)
-def test_sgd_update_of_blocks_equals_that_of_the_dense_gradient(backend, array, close, which):
-    """Tiles have rows of their own and are updated in one pass; what shares rows is summed first."""
-    outputs, inputs = 23, 37
-    shape = (inputs, outputs) if which[-1] is True else (outputs, inputs)
-    blocks = [Block(array([n if kept is None else kept.count for n, kept in zip(shape, pair, strict=True)]),
-                    *pair)
-              for pair in places(which, outputs, inputs)]
-    gradient = np.zeros(shape)
-    for block in blocks:
-        gradient[np.ix_(*(np.arange(n) if kept is None else kept.indices
-                          for n, kept in zip(shape, (block.rows, block.cols), strict=True)))] += block.data
-    for decay, l1 in ((0.0, False), (0.01, False), (0.01, True)):
-        W, history = array(shape), array(shape)
-        expected = 0.9 * history + 0.1 * (0.5 * gradient + decay * (np.sign(W) if l1 else W.astype(float)))
-        for on in (backend, GENERIC):
-            on_device = on.asarray(W.copy()), on.asarray(history.copy())
-            given = [Block(on.asarray(block.data), block.rows, block.cols) for block in blocks]
-            on.sgd_update(*on_device, given, 0.1, 0.9, decay, l1, 0.5)
-            close(on.to_host(on_device[1]), expected, f"history, l1 {l1}")
-            close(on.to_host(on_device[0]), W - expected, f"W, l1 {l1}")
-
-
-def test_sgd_update_of_a_bias_in_blocks(backend, array, close):
-    b, history = array((TOTAL,)), array((TOTAL,))
-    rows = [KEPT["runs"], KEPT["list"], KEPT["empty"]]
-    parts = [array((kept.count,)) for kept in rows]
-    gradient = sum(GENERIC.put(part, kept, 0) for part, kept in zip(parts, rows, strict=True))
-    on_device = backend.asarray(b.copy()), backend.asarray(history.copy())
-    backend.sgd_update(*on_device, [Block(backend.asarray(part), kept)
-                                    for part, kept in zip(parts, rows, strict=True)],
-                       0.1, 0.9, 0.01, False, 1.0)
-    expected = 0.9 * history + 0.1 * (gradient + 0.01 * b)
-    close(backend.to_host(on_device[1]), expected)
-    close(backend.to_host(on_device[0]), b - expected)
-
-
-@memory
 @in_turn("shape", [(1, 1), (5, 200), (130, 7), (2, 3, 4), (9,), (0, 3)])
 @in_turn("scale", [1, 2.5])
 @in_turn("activation", ["none", "relu", "sigmoid", "tanh"])
@@ -816,53 +487,6 @@ def test_cross_entropy_shows_what_is_not_finite(backend, dtype, bad, classes):
         p = on.to_host(p)
         assert np.isnan(p[0]).all() and p[1, 5] == 0
         np.testing.assert_allclose(p[1:].sum(axis=1), 1, rtol=1e-5)
-
-
-@memory
-@in_turn("shape, ends", [((1, 1, 1), (1,)), ((130, 9, 1), (64, 128, 130)),
-                         ((20, 5, 7), (3, 20)), ((6, 150, 2), (1, 2, 3, 4, 5, 6)),
-                         ((0, 4, 1), ()), ((3, 0, 1), (3,))])
-def test_multiply_groups(backend, array, shape, ends, layout):
-    x, factors = array(shape, layout), array((len(ends), shape[1]))
-    group = np.repeat(np.arange(len(ends)), np.diff([0, *ends]))
-    for on in (backend, GENERIC):
-        same(on, on.multiply_groups(on.asarray(x), list(ends), on.asarray(factors)),
-             x * factors[group][:, :, None])
-
-
-@memory
-@in_turn("shape, block", [((1, 1, 1), (1, 1)), ((130, 9, 1), (64, 4)), ((20, 5, 7), (3, 9)),
-                          ((6, 150, 2), (1, 64)), ((0, 4, 1), (2, 2)), ((3, 0, 1), (2, 2))])
-def test_multiply_blocks(backend, array, rng, shape, block, layout):
-    lives = rng.random((-(-shape[0] // block[0]), -(-shape[1] // block[1]))) < 0.5
-    grid = BlockGrid(lives.astype(np.uint8), *block)
-    x = array(shape, layout)
-    for on in (backend, GENERIC):
-        same(on, on.multiply_blocks(on.asarray(x), grid, 1.7),
-             x * (grid.mask(*shape[:2]) * x.dtype.type(1.7))[:, :, None])
-
-
-@memory
-@in_turn("trans_a, trans_b", [(False, True), (False, False), (True, False)])
-@in_turn("block", [(64, 32), (7, 9)])
-def test_block_product(backend, array, rng, close, trans_a, trans_b, block, layout):
-    """More of it in test_block_products.py."""
-    samples, units, columns = 130, 96, 70
-    depth = samples if trans_a else units
-    a, b = array((samples, units), layout), array((columns, depth) if trans_b else (depth, columns), layout)
-    bias = array((columns,))
-    a_grid, n_grid = (BlockGrid((rng.random((-(-samples // block[0]), -(-n // block[1])))
-                                 < 0.5).astype(np.uint8), *block)
-                      for n in (units, columns))
-    left, right = a * a_grid.mask(samples, units), b.T if trans_b else b
-    n_mask = n_grid.mask(samples, columns)
-    expected = 2 * (left.T @ (right * n_mask) if trans_a else left @ right * n_mask) + bias
-    for on in (backend, GENERIC):
-        assert not on.block_products(a.dtype)       # in these types all of them gather
-        same(on, on.block_mask(a_grid), a_grid.lives)
-        got = on.block_product(on.asarray(a), on.asarray(b), trans_a, trans_b, a_grid, n_grid, 2.0,
-                               on.asarray(bias))
-        close(on.to_host(got), expected)
 
 
 def test_arrays(backend, dtype):

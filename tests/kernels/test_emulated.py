@@ -1,7 +1,7 @@
 """The emulation itself: it sees broken kernels, and numbers that stand in device memory are read when a
 kernel runs.
 
-What the kernels compute is compared in tests/backend/test_backends_agree.py, whose backends include the
+What the kernels compute is compared in tests/backend/test_*_agree.py, whose backends include the
 emulated one.
 """
 

@@ -1,7 +1,7 @@
 """Every kernel against the generic reference: on the GPU where there is one, and always on the host.
 
 Small on purpose: scripts/sanitize.py runs this file's GPU cases under compute-sanitizer, which is slow. What
-methods do with the kernels in all their forms is compared in tests/backend/test_backends_agree.py.
+methods do with the kernels in all their forms is compared in tests/backend/test_*_agree.py.
 """
 
 import numpy as np
