@@ -63,7 +63,7 @@ class Process:
         if not streams:
             for one in given:
                 os.close(one)
-        self.pid = int(self._status.recv(20))
+        self.pid = self._number()
 
     def poll(self):
         """Return the exit status as Popen does, None while it runs."""
@@ -79,9 +79,16 @@ class Process:
         if self.returncode is None:
             self._status.settimeout(timeout)
             with suppress(BlockingIOError, TimeoutError):
-                self.returncode = int(self._status.recv(20))
+                self.returncode = self._number()
                 self._status.close()
         return self.returncode
+
+    def _number(self):
+        """Return what the prepared process says next."""
+        said = self._status.recv(20)
+        if not said:
+            raise RuntimeError("the prepared process, or the one that waits for this copy of it, has ended")
+        return int(said)
 
     def communicate(self, timeout=None):
         """Return what it writes until it ends, (stdout, stderr); after `timeout` seconds it is killed."""
@@ -147,6 +154,7 @@ def prepare():
 
 def orders(control):
     """Copy this process for every order that comes; return the order in each copy, None when no more come."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is for whoever runs the tests
     while True:
         message, files, _, _ = socket.recv_fds(control, 1 << 20, 4)
         if not message:
@@ -156,6 +164,7 @@ def orders(control):
             status, *streams = files
             child = os.fork()
             if child == 0:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
                 os.close(status)
                 for number, stream in enumerate(streams):
                     os.dup2(stream, number)
@@ -172,7 +181,6 @@ def orders(control):
 
 def _report(child, status, streams):
     """Say the number of a process, and then how it ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for stream in set(streams):
         os.close(stream)
     os.write(status, b"%d" % child)
