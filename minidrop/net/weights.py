@@ -40,8 +40,8 @@ class Weights:
 
     def statistics(self: Any) -> list[Parameter]:
         """Return what layers keep up to date themselves in forward passes, such as BatchNorm's means."""
-        return [self.params[name][spec.name] for name, layer in self.layers.items()
-                for spec in layer.parameter_specs() if not spec.trained]
+        return [self.params[node.name][name] for found in self.graph.parameters if not found.spec.trained
+                for node, name in found.users[:1]]
 
     def clear_grads(self) -> None:
         """Clear all gradients."""

@@ -161,8 +161,7 @@ class CapturedSteps:
 
     def _run_eagerly(self, starts):
         """As `_work`; if that cannot be captured, statistics that layers have stored are as before."""
-        arrays = [self.net.params[node.name][name].data for found in self.net.graph.parameters
-                  if not found.spec.trained for node, name in found.users[:1]]
+        arrays = [parameter.data for parameter in self.net.statistics()]
         before = [array.copy() for array in arrays]
         try:
             return self._work(starts)
