@@ -111,16 +111,14 @@ class LoaderBatches:
 
         By comparison with a batch of fewer. Raises DataError as `shapes_of` does.
         """
+        if self.loader.reads_parts:
+            return [0] * len(self.shapes)
         if self._known_axes is None:
-            own, size = self.batch_size // ranks, self.batch_size
-            less = self.shapes if self.loader.reads_parts else [
-                array.shape for array in self._checked(self.loader.sample(own))]
-            axes = []
+            own, size, axes = self.batch_size // ranks, self.batch_size, []
+            less = [array.shape for array in self._checked(self.loader.sample(own))]
             for name, shape, part in zip(self.names, self.shapes, less, strict=True):
                 differ = [i for i, both in enumerate(zip(shape, part, strict=False)) if both == (size, own)]
-                if self.loader.reads_parts:
-                    differ = [0]
-                elif len(differ) != 1 or shape[:differ[0]] + shape[differ[0] + 1:] != (
+                if len(differ) != 1 or shape[:differ[0]] + shape[differ[0] + 1:] != (
                         part[:differ[0]] + part[differ[0] + 1:]):
                     raise DataError(f"{name} has shape {shape} in a batch of {size} records and {part} in "
                                     f"one of {own}, so that no axis can be shared by {ranks} ranks; let "

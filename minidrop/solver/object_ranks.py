@@ -68,8 +68,10 @@ def check_loss(objects: Objects, net: Net, choice: NetChoice) -> None:
     whole = objects.net(choice, None, device=net.backend, dtype=net.dtype, seed=net.seed,
                         precision=net.backend.precision)
     whole.set_dropping(False)
+    batches = objects.train.batches
+    first = list(zip(batches.batch(0).values(), batches.axes(net.parts.ranks), strict=True))
     (loss, _), (again, _), (one, weight), (other, weight_of_other) = (
-        _loss(whole, objects, net, *records)
+        _loss(whole, first, *records)
         for records in ((0, 2 * half), (0, 2 * half), (0, half), (half, 2 * half)))
     whole.close()
     found = one + other if adds_up else (one * weight + other * weight_of_other) / (
@@ -84,13 +86,11 @@ def check_loss(objects: Objects, net: Net, choice: NetChoice) -> None:
                           f"between records. Use one process, or let the loss be a mean over records")
 
 
-def _loss(whole, objects, net, first, last):
-    """Return (loss, what counts in it) of the records first .. last - 1 of the first batch."""
-    batches = objects.train.batches
+def _loss(whole, arrays, first, last):
+    """Return (loss, what counts in it) of the records first .. last - 1 of (array, axis of records)s."""
     node = next(node for node in whole.graph.nodes if node.name == DATA)
-    arrays = zip(node.tops, batches.batch(0).values(), batches.axes(net.parts.ranks), strict=True)
     with whole.backend.active(), no_grad():
         run = whole.compute({ref: Tensor(whole.backend.asarray(np.ascontiguousarray(
             array[(slice(None),) * axis + (slice(first, last),)]), whole.dtype), backend=whole.backend)
-            for ref, array, axis in arrays})
+            for ref, (array, axis) in zip(node.tops, arrays, strict=True)})
         return run.loss, run.loss_counts[0]
