@@ -70,7 +70,7 @@ class Attention(Function):
             # Of each query the largest score, and 1 / (the sum of the numerators).
             self.rows.append([backend.empty((stack.pairs, len(q), 1), q.dtype) for _ in range(2)])
             work = partial(self._forward, backend, number, self._parts(stack, *self.arrays))
-            backend.in_chunks(work, stack.pairs, *self._tile_size(q, k), products=True)
+            backend.in_pairs(work, stack.pairs, *self._tile_size(q, k))
         return y
 
     def _array(self, backend, shape, dtype):
@@ -84,42 +84,22 @@ class Attention(Function):
                 for x, columns in ((q, stack.reads), (k, stack.reads), (v, stack.values), (y, stack.values))]
 
     def _tile_size(self, q: np.ndarray, k: np.ndarray) -> tuple[int, int]:
-        """Return the columns and the bytes of a number of what `in_chunks` splits."""
+        """Return the columns and the bytes of a number of what `in_pairs` splits."""
         return min(_QUERIES, len(q)) * min(self.block_keys, len(k)), q.dtype.itemsize
 
     def _forward(self, backend, number, parts, first, last):
         """Compute y of the pairs first .. last-1 of a stack."""
-        xp, (q, k, v, y) = backend.xp, parts
-        largest, factor = (rows[first:last] for rows in self.rows[number])
+        (q, k, v, y), part = parts, slice(first, last)
         for rows, blocks in self._query_blocks(q.shape[1], k.shape[1]):
             if not blocks:
-                y[first:last, rows] = 0
-                continue
-            scaled = backend.scaled(q[first:last, rows], self.scale)
-            top = total = out = None
-            for columns in blocks:
-                numerators = self._scores(backend, number, first, last, scaled, k, columns)
-                new, here = backend.numerators(numerators, self._reads(rows, columns), top)
-                shift = xp.where(new == -math.inf, new.dtype.type(0), new)      # a query that reads no key
-                keep = self._keep(backend, number, first, last, rows, columns)
+                y[part, rows] = 0
+            for place, columns in enumerate(blocks):
+                keep = self._keep(backend, number, part, rows, columns)
+                e = backend.attend((q[part, rows], k[part, columns], v[part, columns]),
+                                   *self._tile(number, part, rows, columns, keep), y[part, rows],
+                                   place == 0, place == len(blocks) - 1, self.stores)
                 if self.stores:
-                    self.tiles[number, first, rows.start] = numerators, keep
-                if keep is not None:
-                    numerators = xp.multiply(numerators, keep, out=numerators if not self.stores else
-                                             backend.empty(keep.shape, numerators.dtype))
-                part = backend.gemm_stack(numerators, v[first:last, columns])
-                if top is None:
-                    total, out = here, part
-                else:
-                    before = xp.exp(top - shift)        # what was added so far was shifted by less
-                    total = total * before + here
-                    out = xp.multiply(out, before, out=out)
-                    out += part
-                top = new
-            largest[:, rows] = shift
-            # Every query that reads a key has a sum of at least 1, for the largest score.
-            factor[:, rows] = 1 / xp.where(total == 0, 1, total)
-            xp.multiply(out, factor[:, rows] * y.dtype.type(1 / (1 - self.rate)), out=y[first:last, rows])
+                    self.tiles[number, first, rows.start] = e, keep
 
     # -- backward --------------------------------------------------------------------------------------------
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple:
@@ -131,7 +111,7 @@ class Attention(Function):
         for number, stack in enumerate(self.stacks):
             work = partial(self._backward, backend, number, self._parts(stack, *self.arrays),
                            self._parts(stack, gq, gk, gv, gy))
-            backend.in_chunks(work, stack.pairs, *self._tile_size(q, k), products=True)
+            backend.in_pairs(work, stack.pairs, *self._tile_size(q, k))
         return (gq, gk, gv, None)[:len(wanted)]
 
     def _backward(self, backend, number, parts, gradients, first, last):
@@ -140,47 +120,26 @@ class Attention(Function):
         With numerators e = p s and g = gy / (s (1 - rate)):  gv = (e m)^T g,  and q k^T has the gradient
         scale e (m (g v^T) - d),  d = sum of gy y / s  over the entries of a query.
         """
-        xp, (q, k, v, y), (gq, gk, gv, gy) = backend.xp, parts, gradients
+        (q, k, v, y), (gq, gk, gv, gy), part = parts, gradients, slice(first, last)
         for columns, row_blocks in self._key_blocks(q.shape[1], k.shape[1]):
-            sums = [None, None]
-            for rows, seen in row_blocks:
-                factor = self.rows[number][1][first:last, rows]
-                own = gy[first:last, rows]
-                g = xp.multiply(own, factor * own.dtype.type(1 / (1 - self.rate)),
-                                out=backend.empty(own.shape, own.dtype))
-                e, keep = self._again(backend, number, first, last, q, k, rows, seen)
-                if gq is not None or gk is not None:
-                    d = backend.row_products(own, y[first:last, rows]) * factor
-                    scores = backend.gemm_stack(g, v[first:last, seen].transpose(0, 2, 1))
-                    backend.score_gradient(scores, e, d, keep, self.scale)
-                if gq is not None:
-                    part = backend.gemm_stack(scores, k[first:last, seen])
-                    if columns.start:
-                        gq[first:last, rows] += part
-                    else:
-                        gq[first:last, rows] = part
-                if gk is not None:
-                    _add(backend, sums, 0, scores, q[first:last, rows])
-                if gv is not None:
-                    _add(backend, sums, 1, e if keep is None else xp.multiply(e, keep, out=e), g)
-            for gx, total in zip((gk, gv), sums, strict=True):
+            for place, (rows, seen) in enumerate(row_blocks):
+                e, keep = self.tiles.pop((number, first, rows.start), (None, None))
+                if e is None:
+                    keep = self._keep(backend, number, part, rows, seen)
+                backend.attend_gradient(
+                    (q[part, rows], k[part, seen], v[part, seen]),
+                    *self._tile(number, part, rows, seen, keep), y[part, rows], gy[part, rows], e,
+                    tuple(None if gx is None else gx[part, own]
+                          for gx, own in ((gq, rows), (gk, seen), (gv, seen))), columns.start > 0, place > 0)
+            # The last queries come first, and read every key that any query reads.
+            read = row_blocks[0][1].stop if row_blocks else columns.start
+            for gx in (gk, gv):
                 if gx is not None:
-                    gx[first:last, columns] = 0 if total is None else total
+                    gx[part, read:columns.stop] = 0
         if gq is not None:
             for rows, blocks in self._query_blocks(q.shape[1], k.shape[1]):
                 if not blocks:
-                    gq[first:last, rows] = 0
-
-    def _again(self, backend, number, first, last, q, k, rows, columns):
-        """Return (numerators, what dropout keeps) of a tile: as stored, or made once more."""
-        stored = self.tiles.pop((number, first, rows.start), None)
-        if stored is not None:
-            return stored
-        scaled = backend.scaled(q[first:last, rows], self.scale)
-        numerators = self._scores(backend, number, first, last, scaled, k, columns)
-        backend.numerators(numerators, self._reads(rows, columns),
-                           shift=self.rows[number][0][first:last, rows])
-        return numerators, self._keep(backend, number, first, last, rows, columns)
+                    gq[part, rows] = 0
 
     # -- tiles -----------------------------------------------------------------------------------------------
     def _query_blocks(self, queries, keys):
@@ -196,12 +155,11 @@ class Attention(Function):
         for start in range(0, keys, self.block_keys):
             yield slice(start, min(keys, start + self.block_keys)), tiles.get(start, [])
 
-    def _scores(self, backend, number, first, last, scaled, k, columns):
-        """Return the scores of a tile, -infinity where a key is padding."""
-        scores = backend.gemm_stack(scaled, k[first:last, columns].transpose(0, 2, 1))
-        if self.biases:
-            scores += self.biases[number][first:last, None, columns]
-        return scores
+    def _tile(self, number, part, rows, columns, keep):
+        """Return what `attend` and its gradient are told of a tile; see there."""
+        bias = self.biases[number][part, columns] if self.biases else None
+        return (bias, self._reads(rows, columns), keep, (self.scale, 1 / (1 - self.rate)),
+                *(own[part, rows] for own in self.rows[number]))
 
     def _reads(self, rows, columns):
         """Return how many keys of a tile its first query reads, may be negative; each further one reads one
@@ -209,13 +167,13 @@ class Attention(Function):
         q, k = self.arrays[:2]
         return rows.start + 1 + len(k) - len(q) - columns.start if self.causal else None
 
-    def _keep(self, backend, number, first, last, rows, columns):
+    def _keep(self, backend, number, part, rows, columns):
         """Return which probabilities of a tile dropout keeps, a bool array; None for all."""
         if not self.rate:
             return None
         stack, (q, k, *_) = self.stacks[number], self.arrays
-        shape = last - first, rows.stop - rows.start, columns.stop - columns.start
-        pair = self.first * self.heads + stack.start + stack.stride * first
+        shape = part.stop - part.start, rows.stop - rows.start, columns.stop - columns.start
+        pair = self.first * self.heads + stack.start + stack.stride * part.start
         begin = (pair * len(q) + rows.start) * len(k) + columns.start
         return backend.dropout_tile(shape, begin, (stack.stride * len(q) * len(k), len(k)), self.rate,
                                     self.key)
@@ -246,15 +204,6 @@ def computed_scores(queries: int, keys: int, causal: bool, block_keys: int = 0) 
     """Return how many scores a sample's head computes: those of all tiles, what they hide included."""
     return sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows in query_blocks(queries)
                for columns in key_blocks(rows, queries, keys, causal, block_keys or BLOCK_KEYS))
-
-
-def _add(backend, sums, i, a, b):
-    """sums[i] += a^T b, whose rows are the first ones of the sum; the first to be added has all of them."""
-    part = backend.gemm_stack(a.transpose(0, 2, 1), b)
-    if sums[i] is None:
-        sums[i] = part
-    else:
-        sums[i][:, :part.shape[1]] += part
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int = 1, causal: bool = False,

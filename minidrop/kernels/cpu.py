@@ -309,10 +309,10 @@ def dropout(x: np.ndarray, y: Any, mask: Any, key_low: Any, key_high: Any, thres
 
 @jit
 def dropout_tile(keep: Any, begin: int, stride: int, row_stride: int, key_low: Any, key_high: Any,
-                 threshold: Any) -> None:
+                 threshold: Any, first: Any, last: Any) -> None:
     """keep[a, r, c] = random word of the element begin + a stride + r row_stride + c >= threshold."""
     words = np.empty(4 * _CHUNK, np.uint32)
-    for a in range(keep.shape[0]):
+    for a in range(first, last):
         for r in range(keep.shape[1]):
             row = keep[a, r]
             element = begin + a * stride + r * row_stride

@@ -13,7 +13,7 @@ from minidrop.kernels.cpu import jit
 
 _CHUNK = 256
 _LANES = 32         # of the largest entry of a row: as many as make its loops vectorise
-_LEAST = np.float32(87.3)       # exp(-87.3) is nearly the smallest normal number
+LEAST = np.float32(87.3)       # exp(-87.3) is nearly the smallest normal number
 _FAR = np.float32(13.2)         # exp(-13.2^2 / 2) as well
 _HUGE = np.float32(1e12)        # its third power is finite
 _HALF, _ONE, _ZERO, _FOUR = np.float32(0.5), np.float32(1), np.float32(0), np.float32(4)
@@ -33,7 +33,7 @@ _TAIL = tuple(map(np.float32, (
 
 @jit
 def scaled_exponential(z: Any, low: Any) -> Any:
-    """Return (p, bits): exp(z + low) is p times the number that has these bits; -_LEAST <= z <= 0."""
+    """Return (p, bits): exp(z + low) is p times the number that has these bits; -LEAST <= z <= 0."""
     n = np.int32(z * _LOG2_E - _HALF)       # towards zero: the nearest
     whole = np.float32(n)
     r = ((z - whole * _LN2_HIGH) - whole * _LN2_LOW) + low
@@ -87,13 +87,13 @@ def logistic_gate(x: np.ndarray, linear: Any, cubic: Any, y: Any, slope: Any, fi
             t = abs(a[k])
             t = _HUGE if t > _HUGE else t
             w = t * (steep + bend * t * t)
-            w = _LEAST if w > _LEAST else w
+            w = LEAST if w > LEAST else w
             factors[k], bits[k] = scaled_exponential(-w, _ZERO)
         b, c = y[start:start + a.size], slope[start:start + a.size]
         for k in range(a.size):
             t = abs(a[k])
             t = _HUGE if t > _HUGE else t
-            e = _ZERO if t * (steep + bend * t * t) > _LEAST else factors[k] * powers[k]
+            e = _ZERO if t * (steep + bend * t * t) > LEAST else factors[k] * powers[k]
             major = _ONE / (_ONE + e)
             minor = e * major
             share = minor if a[k] * linear < _ZERO else major

@@ -244,11 +244,11 @@ def test_concatenate(backend, array, axis, layout):
 
 @in_turn("columns", [0, 3, 1_000_000])
 @in_turn("rows", [0, 1, 1001])
-def test_in_chunks_every_row_is_in_one_call(backend, rows, columns):
+def test_chunks_have_every_row_once(backend, rows, columns):
     for on in (backend, GENERIC):
-        for products in (False, True):
+        for cut in (on.in_chunks, on.in_pairs):
             calls = []
-            on.in_chunks(lambda *part, calls=calls: calls.append(part), rows, columns, 4, products)
+            cut(lambda *part, calls=calls: calls.append(part), rows, columns, 4)
             assert sorted(i for first, last in calls for i in range(first, last)) == list(range(rows))
 
 

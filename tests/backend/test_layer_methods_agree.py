@@ -249,66 +249,6 @@ def test_self_gate(backend, array, close, shape, kind, layout):
 
 
 @memory
-@in_turn("reads", [None, 1, 3, -2])
-@in_turn("given", ["", "top", "shift"])
-@in_turn("shape", [(1, 1, 1), (3, 5, 7), (2, 4, 70), (2, 3, 64), (1, 2, 131), (0, 3, 4)])
-def test_numerators(backend, array, close, shape, given, reads, layout):
-    scores, (_, queries, keys) = 3 * array(shape, layout), shape
-    seen = np.arange(keys) < (keys if reads is None else reads + np.arange(queries)[:, None])
-    exact = np.where(seen, scores.astype(float), -np.inf)
-    largest = exact.max(axis=2, keepdims=True)
-    bound = np.maximum(largest, 0.5).astype(scores.dtype) if given == "shift" else np.full(
-        largest.shape, 0.5, scores.dtype)
-    largest = np.maximum(largest, bound) if given else largest
-    expected = np.exp(exact - np.where(largest == -np.inf, 0, largest))
-    for on in (backend, GENERIC):
-        mine = on.asarray(scores.copy(order="K"))
-        top, sums = on.numerators(mine, reads, **({given: on.asarray(bound)} if given else {}))
-        close(on.to_host(mine), expected)
-        assert not on.to_host(mine)[~np.broadcast_to(seen, shape)].any()
-        if given == "shift":
-            assert top is sums is None
-        else:
-            np.testing.assert_array_equal(on.to_host(top), largest)
-            close(on.to_host(sums), expected.sum(axis=2, keepdims=True))
-
-
-@pytest.mark.parametrize("reads", [None, 2])
-def test_numerators_of_what_is_not_a_number(backend, dtype, reads):
-    """A training that diverges is noticed; padding is no number either, and gives 0."""
-    scores = np.zeros((1, 2, 40), dtype)
-    scores[0, 0, 1], scores[0, 1] = np.nan, -np.inf
-    for on in (backend, GENERIC):
-        mine = on.asarray(scores.copy())
-        _, sums = on.numerators(mine, reads)
-        assert np.isnan(on.to_host(sums)[0, 0, 0]) and not on.to_host(mine)[0, 1].any()
-
-
-@memory
-@in_turn("shape", [(1, 1, 1), (3, 5, 7), (2, 4, 70), (0, 3, 4)])
-@in_turn("masked", [False, True])
-def test_score_gradient(backend, array, close, shape, masked, layout):
-    scores, e, d = array(shape, layout), array(shape, layout), array((*shape[:2], 1), layout)
-    keep = array(shape) > 0 if masked else None
-    expected = -0.3 * e.astype(float) * ((1.0 if keep is None else keep) * scores.astype(float) - d)
-    for on in (backend, GENERIC):
-        mine = on.asarray(scores.copy())
-        kept = None if keep is None else on.asarray(keep)
-        on.score_gradient(mine, on.asarray(e), on.asarray(d), kept, -0.3)
-        close(on.to_host(mine), expected)
-
-
-@memory
-@in_turn("shape", [(1, 1, 1), (3, 5, 7), (2, 4, 70), (0, 3, 4)])
-def test_row_products(backend, array, close, shape, layout):
-    a, b = array(shape, layout), array(shape, layout)
-    for on in (backend, GENERIC):
-        got = on.row_products(on.asarray(a), on.asarray(b))
-        assert got.dtype == a.dtype
-        close(on.to_host(got), (a.astype(float) * b).sum(axis=2, keepdims=True))
-
-
-@memory
 @in_turn("shape, heads", [((1, 1, 2), 1), ((5, 3, 12), 3), ((70, 2, 128), 2), ((0, 3, 4), 1), ((3, 0, 4), 2)])
 def test_rotate(backend, array, close, shape, heads, layout):
     x, half = array(shape, layout), shape[2] // heads // 2

@@ -5,12 +5,13 @@ import tracemalloc
 import numpy as np
 import pytest
 from cases import in_turn
+from products import attended
 
 from minidrop import Kept, ShapeError, Tensor, check_gradients, functions
 from minidrop.backend import get_backend
 from minidrop.functions.attention import computed_scores
 from minidrop.kept import KeptByGroup
-from minidrop.kernels import threads
+from minidrop.kernels import threads, vectors
 
 
 def numbers(*shape, seed=0):
@@ -187,18 +188,15 @@ def test_whole_heads(name, rate, block_keys, monkeypatch):
     settings, mask = (HEADS, True, None, None, rate, 3, block_keys), mask_of(WHOLE[name], 5)
     gy = numbers(6, 5, TOTAL, seed=9) * mask
     _, (y, *gradients) = run(arrays, *settings, gy=gy)
-    backend, done = get_backend("cpu"), []
-    product = type(backend).gemm_stack
-    monkeypatch.setattr(type(backend), "gemm_stack",
-                        lambda self, a, b: done.append(a.size * b.shape[2]) or product(self, a, b))
+    terms = attended(monkeypatch, get_backend("cpu"))
     found, got = run(arrays, *settings, kept=[kept] * 3)
     assert found.kept == kept
     assert_close(got, [y * mask, *(g * mask for g in gradients)], 1e-12)
-    compact = sum(done)
-    done.clear()
+    compact = sum(terms)
+    terms.clear()
     run(arrays, *settings)
     left = mask.sum() / np.broadcast_to(mask, mask.shape).size
-    assert compact == pytest.approx(left * sum(done))
+    assert compact == pytest.approx(left * sum(terms)) and terms
 
 
 def test_kept_sets_that_are_not_heads_are_expanded():
@@ -221,6 +219,20 @@ def test_threads_share_the_heads(kept, monkeypatch):
             monkeypatch.setattr(threads, least, 1000)
         found.append(run(arrays, HEADS, True, rate=0.3, key=5, kept=kept)[1])
     assert_close(*found, 1e-12)
+
+
+@in_turn("Tq, Tk, width", [(5, 5, 12), (67, 67, 12), (70, 9, 10), (9, 70, 150), (130, 130, 6)])
+@in_turn("causal, masked, rate, block_keys", [(False, False, 0.0, 0), (True, True, 0.4, 0),
+                                              (True, False, 0.4, 32), (False, True, 0.0, 32)])
+@in_turn("dtype, tolerance", [("float64", 1e-12), ("float32", 3e-6)])
+def test_without_wide_vectors(Tq, Tk, width, causal, masked, rate, block_keys, dtype, tolerance, monkeypatch):
+    """What is compiled where the machine has wide vectors gives the same as what is computed elsewhere."""
+    arrays, mask = operands(Tq, Tk, C=width, Cv=2 * width), padding(Tk) if masked else None
+    found = []
+    for bits in dict.fromkeys((vectors.BITS, 0)):
+        monkeypatch.setattr(vectors, "BITS", bits)
+        found.append(run(arrays, 2, causal, None, mask, rate, 3, block_keys, dtype=dtype)[1])
+    assert_close(found[0], found[-1], tolerance)
 
 
 # -- work and memory -----------------------------------------------------------------------------------------

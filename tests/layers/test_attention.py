@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from cases import in_turn
 from nets import inputs, ip, layer, net_of, numbers
+from products import attended
 
 from minidrop import ConfigError, DataError
 from minidrop.net.costs import costs
@@ -213,14 +214,11 @@ def test_check_counts_the_products_that_are_computed(pattern, settings, monkeypa
     """Forward and both gradients of scores, and of probabilities times v; causal: what the tiles cover."""
     net = dropped(pattern or '"UNIT"', settings, steps=130)
     net.set_dropping(pattern is not None)
-    backend, done = type(net.backend), []
-    product = backend.gemm_stack
-    monkeypatch.setattr(backend, "gemm_stack",
-                        lambda self, a, b: done.append(2 * a.size * b.shape[2]) or product(self, a, b))
+    terms = attended(monkeypatch, net.backend)
     data = {name: numbers(130, SAMPLES, UNITS) for name in "ab"}
     run_once(net, 0, data)
     [row] = [row for row in costs(net) if row.node.name == "att"]
-    assert sum(done) == (row.dense if pattern is None else row.expected)
+    assert 2 * sum(terms) == (row.dense if pattern is None else row.expected)
     scores = {"causal: true": 64 * 64 + 64 * 128 + 2 * 130}.get(settings, 130 * 130)
     assert row.dense == 6 * SAMPLES * scores * UNITS * 2
 

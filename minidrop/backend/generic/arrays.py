@@ -85,12 +85,10 @@ class Arrays:
     def trim(self) -> None:
         """Return memory that is held for reuse to the system."""
 
-    def in_chunks(self, work: Callable, rows: int, columns: int, itemsize: int,
-                  products: bool = False) -> None:
+    def in_chunks(self, work: Callable, rows: int, columns: int, itemsize: int) -> None:
         """Call work(first, last) until each of rows 0 .. rows-1 was in one call: here in a single one.
 
         A device may use smaller chunks, in any order and in parallel: the same ones for the same arguments.
-        products: the work multiplies matrices.
         """
         work(0, rows)
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from minidrop.backend.generic.attention import Attention
 from minidrop.backend.generic.convolution import Convolutions
 from minidrop.backend.generic.kept import KeptSets
 from minidrop.backend.generic.nn import Neural
@@ -20,7 +21,7 @@ from minidrop.backend.generic.update import Updates
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 
 
-class Backend(KeptSets, Convolutions, Pooling, Neural, Normalization, Updates):
+class Backend(KeptSets, Convolutions, Pooling, Attention, Neural, Normalization, Updates):
     """Arrays and operations on one device.
 
     xp: its array module (NumPy or CuPy). name: "cpu" or "cuda:N". precision: what products of float32 arrays

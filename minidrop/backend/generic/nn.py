@@ -110,44 +110,6 @@ class Neural(Arrays):
         self.xp.add(b * c, a * s, out=y[:, :, :, 1])
         return y.reshape(x.shape)
 
-    def numerators(self, scores: np.ndarray, reads: int | None = None, top: np.ndarray | None = None,
-                   shift: np.ndarray | None = None) -> tuple:
-        """scores = exp(scores - shift), in place, with 0 for keys that a query does not read.
-
-        scores (pairs, queries, keys); reads: query i reads the first reads + i keys, None: all. shift (pairs,
-        queries, 1): no score that is read may be larger. None: the largest of `top` and of the scores that
-        are read, -infinity for none, and 0 in place of that. Returns (this largest, the sums of the rows),
-        both (pairs, queries, 1); with a shift (None, None).
-        """
-        xp, number, (_, queries, keys) = self.xp, scores.dtype.type, scores.shape
-        if reads is not None and (free := max(0, reads)) < keys:        # which all queries read
-            after = xp.arange(keys - free) >= xp.arange(queries)[:, None] + (reads - free)
-            scores[:, :, free:] += xp.where(after, number(-math.inf), number(0))
-        given = shift is not None
-        if not given:
-            here = scores.max(axis=2, keepdims=True)
-            top = here if top is None else xp.maximum(top, here)
-            shift = xp.where(top == -math.inf, number(0), top)
-        scores -= shift
-        xp.exp(scores, out=scores)
-        return (None, None) if given else (top, scores.sum(axis=2, keepdims=True))
-
-    def score_gradient(self, scores: np.ndarray, e: np.ndarray, d: np.ndarray, keep: np.ndarray | None,
-                       factor: float) -> None:
-        """scores = factor * e * (keep * scores - d), in place; see functions.attention.
-
-        scores, e (pairs, queries, keys); d (pairs, queries, 1); keep: bool as scores, None: all are kept.
-        """
-        if keep is not None:
-            scores *= keep
-        scores -= d
-        scores *= e
-        scores *= scores.dtype.type(factor)
-
-    def row_products(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return the scalar products of the rows of two stacks (pairs, rows, columns): (pairs, rows, 1)."""
-        return self.xp.multiply(a, b, out=self.empty(a.shape, a.dtype)).sum(axis=2, keepdims=True)
-
     def cross_entropy(self, x: np.ndarray, label: np.ndarray, probability: np.ndarray,
                       smoothing: float = 0.0, weight: np.ndarray | None = None) -> np.ndarray:
         """Write softmax of the rows of x to `probability`; return ln of each label's probability, (rows,).

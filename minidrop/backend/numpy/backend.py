@@ -10,13 +10,13 @@ import numpy as np
 from minidrop.backend.generic import Backend
 from minidrop.backend.generic.nn import TANH_GATE
 from minidrop.backend.late import Late
+from minidrop.backend.numpy.attention import Attention
 from minidrop.backend.numpy.convolution import Convolutions
 from minidrop.backend.numpy.kept import KeptSets
 from minidrop.backend.numpy.late import LateProducts
 from minidrop.backend.numpy.norm import Normalization
 from minidrop.backend.numpy.pool import BufferPool
 from minidrop.backend.numpy.pooling import Pooling
-from minidrop.backend.numpy.probabilities import Probabilities
 from minidrop.backend.numpy.random import RandomNumbers
 from minidrop.backend.numpy.thin import ThinProducts
 from minidrop.backend.numpy.update import Updates
@@ -25,7 +25,7 @@ from minidrop.kernels import threads
 _CHUNK_BYTES = 1 << 19      # an array of this size and its result fit into a core's own cache
 
 
-class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Probabilities, RandomNumbers, ThinProducts,
+class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Attention, RandomNumbers, ThinProducts,
                    LateProducts, KeptSets, Backend):
     """The host. Large arrays come from a pool; products write into them with `out=`, so none is allocated."""
 
@@ -47,10 +47,9 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Probabilities,
     def trim(self) -> None:
         self.pool.trim()
 
-    def in_chunks(self, work: Callable, rows: int, columns: int, itemsize: int,
-                  products: bool = False) -> None:
+    def in_chunks(self, work: Callable, rows: int, columns: int, itemsize: int) -> None:
         step = max(1, _CHUNK_BYTES // max(1, columns * itemsize))
-        if 0 < rows <= step and not products:      # too little for a second thread
+        if 0 < rows <= step:      # too little for a second thread
             work(0, rows)
             return
         errors = np.geterr()
@@ -61,10 +60,7 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Probabilities,
                     work(start, min(last, start + step))
 
         # `work` takes several passes, so an element costs more than a streamed one.
-        if products:        # and each of its results is a sum of tens of products
-            threads.by_parts(some, rows, 8 * rows * columns * itemsize)
-        else:
-            threads.by_rows(some, rows, rows * columns * itemsize)
+        threads.by_rows(some, rows, rows * columns * itemsize)
 
     def describe(self) -> str:
         return f"cpu (NumPy {np.__version__}, {threads.COUNT} kernel thread{'s' * (threads.COUNT != 1)})"

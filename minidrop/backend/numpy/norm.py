@@ -114,7 +114,7 @@ class Normalization(Generic):
             return super().normalize_rows(x, weight, bias, eps, centred)
         from minidrop.kernels import cpu_norm
         y, mean, factor = self.empty(x.shape, x.dtype), *(self.empty(x.shape[:1], x.dtype) for _ in range(2))
-        threads.by_rows(cpu_norm.normalize_rows, len(x), 2 * x.size, x, _each(weight, 1, x),
+        threads.by_rows(cpu_norm.normalize_rows, len(x), 6 * x.size, x, _each(weight, 1, x),
                         _each(bias, 0, x), x.dtype.type(eps), centred, y, mean, factor)
         return y, mean, factor
 
@@ -127,7 +127,7 @@ class Normalization(Generic):
         blocks = -(-len(x) // span)
         gx, *sums = self.empty(x.shape, x.dtype), *(self.empty((blocks, x.shape[1]), x.dtype)
                                                     for _ in range(2))
-        threads.by_rows(cpu_norm.normalize_rows_gradient, blocks, 4 * x.size, gy, x, mean, factor,
+        threads.by_rows(cpu_norm.normalize_rows_gradient, blocks, 10 * x.size, gy, x, mean, factor,
                         _each(weight, 1, x), centred, gx, *sums, span)
         return gx, *(self.column_sums(parts) for parts in sums)
 

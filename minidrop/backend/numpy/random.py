@@ -23,9 +23,9 @@ class RandomNumbers(Backend):
                      key: int) -> np.ndarray:
         from minidrop.kernels import cpu
         keep = self.empty(shape, np.bool_)
-        # Called for parts of the work that are in parallel themselves, so this loop is not split.
-        cpu.dropout_tile(keep, begin, *strides, np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32),
-                         np.uint32(dropout_threshold(rate)))
+        threads.by_rows(cpu.dropout_tile, len(keep), 4 * keep.size, keep, begin, *strides,
+                        np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32),
+                        np.uint32(dropout_threshold(rate)))
         return keep
 
     def gaussian(self, shape: tuple[int, int], dtype: np.dtype, key: int) -> np.ndarray:
