@@ -27,7 +27,7 @@ _ZERO = np.float32(0)
 
 
 @jit
-def whole(count: Any, block: Any) -> Any:
+def _whole(count: Any, block: Any) -> Any:
     """Return `count`, 0 if it is negative, rounded up to a multiple of `block`."""
     return (max(0, count) + block - 1) // block * block
 
@@ -80,7 +80,7 @@ def _scores(q: Any, panels: Any, reads: Any, queries: Any, keys: Any, out: Any, 
     height, width, size, depth = len(form[0]), panels.shape[2], q.itemsize, q.shape[1]
     stride = out.shape[1]
     for i in range(0, queries, height):
-        for p in range(whole(min(keys, reads + i + height - 1), width) // width):
+        for p in range(_whole(min(keys, reads + i + height - 1), width) // width):
             add_products(q.ctypes.data + i * depth * size, depth, 1,
                          panels.ctypes.data + p * depth * width * size,
                          out.ctypes.data + (i * stride + p * width) * size, stride, depth,
@@ -127,7 +127,7 @@ def _exponentials(e: Any, top: Any, queries: Any, keys: Any, reads: Any, lanes: 
     powers = bits.view(np.float32)
     for i in range(queries):
         shift = e.dtype.type(0) if top[i] == -np.inf else top[i]
-        end = whole(min(keys, reads + i), lanes.size)
+        end = _whole(min(keys, reads + i), lanes.size)
         for start in range(0, end, _CHUNK):
             part = e[i, start:min(end, start + _CHUNK)]
             if e.itemsize == 8:
@@ -158,7 +158,7 @@ def _numerators(q: Any, k: Any, pair: Any, bias: Any, reads: Any, scale: Any, kn
     _scores(filled, panels, reads, queries, keys, e, zero, form)
     for i in range(queries):
         seen = max(0, min(keys, reads + i))
-        row = e[i, :whole(seen, lanes.size)]
+        row = e[i, :_whole(seen, lanes.size)]
         if len(bias):
             own = bias[pair]
             for j in range(seen):
@@ -220,7 +220,7 @@ def attend(q: Any, k: Any, v: Any, bias: Any, reads: Any, keep: Any, scale: Any,
     height, width, lanes = len(form[0]), len(form[1]) * len(form[2]), np.empty(len(form[2]), bias.dtype)
     filled = np.zeros((filled_shape[0], q[4]), bias.dtype)
     panels = np.empty((filled_shape[1] // width, q[4], width), bias.dtype)
-    values = np.empty((whole(v[4], width) // width, keys, width), bias.dtype)
+    values = np.empty((_whole(v[4], width) // width, keys, width), bias.dtype)
     scratch = np.empty((0, 0) if len(stored) else filled_shape, bias.dtype)
     kept = np.zeros(filled_shape if len(keep) else (0, 0), bias.dtype)
     before, block = np.empty(queries, bias.dtype), np.empty((height, width), bias.dtype)
@@ -231,7 +231,7 @@ def attend(q: Any, k: Any, v: Any, bias: Any, reads: Any, keep: Any, scale: Any,
         _numerators(q, k, pair, bias, reads, scale, False, largest, before, e, filled, panels, lanes, zero,
                     form)
         for i in range(queries):
-            here = _sum(e[i, :whole(min(keys, reads + i), lanes.size)], lanes)
+            here = _sum(e[i, :_whole(min(keys, reads + i), lanes.size)], lanes)
             if not starts:
                 shift = zero if largest[i] == -np.inf else largest[i]
                 less = bias.dtype.type(math.exp(before[i] - shift))
@@ -266,8 +266,8 @@ def attend_gradient(q: Any, k: Any, v: Any, bias: Any, reads: Any, keep: Any, sc
     k_turned = np.empty((0 if len(stored) else count, q[4], width), bias.dtype)
     g = np.zeros((filled_shape[0], v[4]), bias.dtype)
     panels, scores = np.empty((count, v[4], width), bias.dtype), np.empty(filled_shape, bias.dtype)
-    of_g = np.empty((whole(v[4], width) // width, queries, width), bias.dtype)
-    of_k = np.empty((whole(q[4], width) // width, keys, width), bias.dtype)
+    of_g = np.empty((_whole(v[4], width) // width, queries, width), bias.dtype)
+    of_k = np.empty((_whole(q[4], width) // width, keys, width), bias.dtype)
     of_q = np.empty((of_k.shape[0], queries, width), bias.dtype)
     d, block = np.empty(queries, bias.dtype), np.empty((height, width), bias.dtype)
     for pair in range(first, last):

@@ -172,6 +172,12 @@ def sequences(rows=4096, units=1024, heads=16):
     shift = rng.standard_normal((48, 64, 1), np.float32)
     yield ("score_gradient", "48 heads of 64x64 scores",
            lambda b: (np.copyto(again, scores), b.score_gradient(again, scores, shift, None, 0.2)))
+    of_heads = tuple(rng.standard_normal((64, 48, 32), np.float32).transpose(1, 0, 2) for _ in range(5))
+    tile = of_heads[:3], None, 1, None, (0.18, 1.0), shift.copy(), shift.copy(), of_heads[3]
+    yield "attend", "48 heads of 32, 64x64 scores, causal", lambda b: b.attend(*tile)
+    into = tuple(np.zeros_like(x) for x in tile[0])
+    yield ("attend_gradient", "48 heads of 32, 64x64 scores, causal, made once more",
+           lambda b: b.attend_gradient(*tile, of_heads[4], None, into, False, False))
     kept = KeptByGroup([Kept(0, 30, 15, units), Kept(15, 30, 15, units)])
     part, total = Backend().compact(sequence, kept, 2), np.zeros_like(sequence)
     what = f"{what}, 15 of 30 in two groups"

@@ -246,10 +246,11 @@ def test_concatenate(backend, array, axis, layout):
 @in_turn("rows", [0, 1, 1001])
 def test_chunks_have_every_row_once(backend, rows, columns):
     for on in (backend, GENERIC):
-        for cut in (on.in_chunks, on.in_pairs):
-            calls = []
-            cut(lambda *part, calls=calls: calls.append(part), rows, columns, 4)
-            assert sorted(i for first, last in calls for i in range(first, last)) == list(range(rows))
+        calls, pairs = [], []
+        on.in_chunks(lambda *part, calls=calls: calls.append(part), rows, columns, 4)
+        on.in_pairs(lambda *part, pairs=pairs: pairs.append(part), rows, columns, 4)
+        for parts in (calls, pairs):
+            assert sorted(i for first, last in parts for i in range(first, last)) == list(range(rows))
 
 
 class Recording(Backend):

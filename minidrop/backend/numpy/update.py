@@ -52,7 +52,7 @@ class Updates(Generic):
         if W.ndim == 1:
             W, history = W[None], [array[None] for array in history]
         number, kernel = W.dtype.type, cpu_update.update_kernel(rule.formula, len(history))
-        threads.by_rows(kernel, len(W), 2 * W.size, W, history[0], history[-1], *gradient,
+        threads.by_rows(kernel, len(W), 4 * W.size, W, history[0], history[-1], *gradient,
                         tuple(number(one) for one in numbers), number(decay), bool(l1), number(grad_scale))
 
     def norm_parts(self, W: np.ndarray, blocks: Any) -> list:
