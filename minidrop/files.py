@@ -19,6 +19,15 @@ _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 _unfinished: dict[Path, Path] = {}       # {temporary file or folder: what it is to replace}
 
 
+def in_order(name: str, places: list) -> list:
+    """Return where a name in a config file is looked for, of [in the working folder, beside the file, ...].
+
+    In this order, as in Caffe; a name without a folder is looked for beside the file first. There it stands
+    with the file that it belongs to, and what has the same name elsewhere is likely another's.
+    """
+    return places if os.path.dirname(name) else [*places[1:2], *places[:1], *places[2:]]
+
+
 def check_output(path: str | os.PathLike) -> None:
     """Raise OSError where `path` is there and neither a regular file nor a link."""
     try:

@@ -12,6 +12,7 @@ from minidrop.config.load import NetConfig, load_net
 from minidrop.config.minidrop_pb2 import TEST, TRAIN, NetState
 from minidrop.config.state import filter_state, net_state
 from minidrop.errors import ConfigError
+from minidrop.files import in_order
 
 if TYPE_CHECKING:
     from minidrop.config.load import SolverConfig
@@ -48,8 +49,8 @@ def solver_nets(solver: SolverConfig, level: Any = None, stages: Sequence[str] =
     networks are those of test_net_param and test_net, then, if test_iter has more entries, the common network
     of net_param or net. A state is merged from the phase, the network's own `state`, train_state or
     test_state, and (train network only, as on Caffe's command line) `level` and `stages`. A file is looked up
-    in the working folder, then beside the solver file; a file used twice is one NetConfig. Raises one
-    ConfigError with every mistake; with a list `mistakes` they are added there instead.
+    in the working folder, then beside the solver file, see `in_order`; a file used twice is one NetConfig.
+    Raises one ConfigError with every mistake; with a list `mistakes` they are added there instead.
     """
     found = _Finder(solver, [] if mistakes is None else mistakes)
     train, tests = found.train(level, stages), found.tests()
@@ -148,9 +149,9 @@ def _config(solver, name, index, loaded):
 
 
 def _find(solver, path, place):
-    beside = os.path.join(os.path.dirname(solver.path or ""), path)
-    for candidate in (path, beside):
+    candidates = in_order(path, [path, os.path.join(os.path.dirname(solver.path or ""), path)])
+    for candidate in candidates:
         if os.path.isfile(candidate):
             return candidate
-    looked = " nor as ".join(repr(candidate) for candidate in dict.fromkeys((path, beside)))
+    looked = " nor as ".join(repr(candidate) for candidate in dict.fromkeys(candidates))
     raise ConfigError(f"{solver.where(place)}: network file not found as {looked}")

@@ -13,7 +13,7 @@ from minidrop.data.images import decode, read_image_file, resize
 from minidrop.data.limits import how_to_raise, raised
 from minidrop.data.pictures import PictureRecords
 from minidrop.errors import DataError
-from minidrop.files import read_regular
+from minidrop.files import in_order, read_regular
 
 LIST_BYTES = 256 << 20
 
@@ -97,9 +97,10 @@ class NamedImages(Protocol):
 class ImageRecords(PictureRecords):
     """The images that a list names, with its labels.
 
-    root: put before each path as it is; what results is looked up in the working directory or, if the first
-    image is not there, beside the list. color: three channels, or one of gray. size: (height, width) to which
-    all images are scaled, or None. Raises DataError, here or when reading, for what is missing or no image.
+    root: put before each path as it is; what results is looked up where the first image is, in the working
+    directory or beside the list, see `files.in_order`. color: three channels, or one of gray. size: (height,
+    width) to which all images are scaled, or None. Raises DataError, here or when reading, for what is
+    missing or no image.
     """
 
     thread_safe = True
@@ -109,10 +110,10 @@ class ImageRecords(PictureRecords):
                  size: tuple[int, int] | None = None, crop: int = 0):
         super().__init__(crop)
         self.list, self.root, self.color, self.size = images, root, color, size
-        self.folder = ""
-        if not os.path.exists(root + images.name(0)):
-            beside = os.path.join(images.path.parent, root + images.name(0))
-            self.folder = str(images.path.parent) if os.path.exists(beside) else ""
+        beside = str(images.path.parent)
+        places = [folder for folder in in_order(root + images.name(0), ["", beside])
+                  if os.path.exists(os.path.join(folder, root + images.name(0)))]
+        self.folder = places[0] if places else ""
 
     def __len__(self):
         return len(self.list)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from minidrop.errors import DataError, nearest
+from minidrop.files import in_order
 
 DATA_SETS = ("digits", "mnist", "fashion-mnist", "cifar10", "ptb", "tinyshakespeare")
 """What `minidrop data` can make.
@@ -34,7 +35,8 @@ def find_source(source: str, config_path: str | None = None, kind: str = "list",
                 field: str = "source") -> Path:
     """Return the path of the file that `source` names.
 
-    A relative name is looked up in the working directory, then beside the config file, then in `cache_dir()`.
+    A relative name is looked up in the working directory, then beside the config file, see `in_order`, then
+    in `cache_dir()`.
     kind: what messages call the file, "list", "text", "mean" or "matrix"; field: the setting that names it.
     Raises DataError with the places tried and, for a known data set, the command that makes the file; the
     caller adds the line that names the source.
@@ -95,11 +97,12 @@ def _places(source, config_path):
         name = Path(source).expanduser()
     except RuntimeError:
         name = Path(source)
-    folders = [Path.cwd()]
-    if config_path:
-        folders.append(Path(config_path).resolve().parent)
-    folders.append(cache_dir())
-    return [name] if name.is_absolute() else list(dict.fromkeys(folder / name for folder in folders))
+    beside = [Path(config_path).resolve().parent] if config_path else []
+    folders = [Path.cwd(), *beside, cache_dir()]
+    if name.is_absolute():
+        return [name]
+    places = [folder / name for folder in folders]
+    return list(dict.fromkeys(in_order(source, places) if beside else places))
 
 
 def how_to_make(source: str) -> str:

@@ -123,8 +123,13 @@ def test_files_are_found_beside_the_solver_file(tmp_path, monkeypatch):
     train, (test,) = solver_nets(load_solver("models/solver.prototxt"))
     assert train.config.path == "models/a.prototxt"
     assert isinstance(train, NetChoice) and test.config is train.config
-    (tmp_path / "a.prototxt").write_text('name: "nearer"')
-    assert solver_nets(load_solver("models/solver.prototxt"))[0].config.message.name == "nearer"
+    (tmp_path / "a.prototxt").write_text('name: "another\'s"')
+    assert solver_nets(load_solver("models/solver.prototxt"))[0].config.message.name == "a"
+    # A name with a folder is one of the working folder's first, as in Caffe.
+    (tmp_path / "models/models").mkdir()
+    (tmp_path / "models/models/a.prototxt").write_text('name: "farther"')
+    (tmp_path / "models/solver.prototxt").write_text('net: "models/a.prototxt"')
+    assert solver_nets(load_solver("models/solver.prototxt"))[0].config.message.name == "a"
 
 
 def test_tests_can_be_turned_off():

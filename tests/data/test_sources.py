@@ -30,6 +30,17 @@ def test_first_place_that_has_the_file_wins(places, present, expected):
 def test_an_absolute_source_is_only_looked_for_itself(places):
     (places[0] / "train.txt").write_text("")
     assert find_source(str(places[0] / "train.txt")) == places[0] / "train.txt"
+
+
+def test_a_name_without_a_folder_is_looked_for_beside_its_file_first(tmp_path, monkeypatch):
+    """The working folder's file of the same name is another's; it is taken where there is no other."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "list.txt").touch()
+    assert find_source("list.txt", "model/net.prototxt") == tmp_path / "list.txt"
+    (tmp_path / "model/list.txt").touch()
+    assert find_source("list.txt", "model/net.prototxt") == tmp_path / "model/list.txt"
+    assert find_source("./list.txt", "model/net.prototxt") == tmp_path / "list.txt"
     with pytest.raises(DataError, match="no such file") as caught:
         find_source("/nowhere/train.txt")
     assert "cache" not in str(caught.value)
