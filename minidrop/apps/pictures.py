@@ -12,6 +12,7 @@ COLOURS = {"data": "#e3ecd9", "product": "#d3e3f3", "activation": "#fbeecb", "no
            "pool": "#d3ecea", "drop": "#f8d9cd", "result": "#f3c9c9", "other": "#ececec"}
 DIRECTIONS = ("TB", "LR", "BT", "RL")
 _EM, _LINE, _PAD = 6.7, 15.0, 9.0       # an average letter, a line of text, the margin in a box
+_ALONG = 0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2, 0.9, 0.1       # of an arrow's curve, where its label may stand
 _SMALL, _MOST_ROOM = 9 / 11, 120.0      # the size of a label of an arrow, and the most room that one gets
 
 
@@ -80,13 +81,13 @@ def as_svg(drawing: Drawing, direction: str = "LR") -> str:
              '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
              'orient="auto"><path d="M0,0 L8,4 L0,8 z" fill="#555"/></marker></defs>',
              f'<rect width="{width:.1f}" height="{height:.1f}" fill="#ffffff"/>']
-    named = set()
+    named, taken = set(), list[tuple]()
     for (source, _, label), route in zip(drawing.arrows, placed.routes, strict=True):
         lines.append(f'<path d="{_path(route, direction)}" fill="none" stroke="#555" '
                      f'marker-end="url(#head)"/>')
         if label and (source, label) not in named:
             named.add((source, label))
-            x, y = _beside(route, across)
+            x, y = _free_spot(route, across, _SMALL * _width(plain(label)), taken)
             anchor = ' text-anchor="middle"' * across
             lines.append(f'<text x="{x:.1f}" y="{y:.1f}"{anchor} font-size="9" fill="#555" stroke="#ffffff" '
                          f'stroke-width="3" paint-order="stroke">{escape(plain(label))}</text>')
@@ -112,10 +113,27 @@ def _path(route, direction):
     return " ".join(parts)
 
 
-def _beside(route, across):
-    """Return where an arrow's label stands: at its first curve, between two layers, or beside that."""
+def _free_spot(route, across, width, taken):
+    """Return where an arrow's label stands: on its first curve, between two layers, or beside that.
+
+    In the middle, or as near to it as no label in `taken` stands.
+    """
     (ax, ay), (bx, by) = route[1], route[2]
-    return (ax + bx) / 2 + (0 if across else 4), (ay + by) / 2 - 2
+
+    def spot(t):
+        straight, bent = 1.5 * t * (1 - t) + t ** 3, 3 * t * t - 2 * t ** 3     # of the curve of `_path`
+        along, over = (straight, bent) if across else (bent, straight)
+        x, y = ax + (bx - ax) * along, ay + (by - ay) * over - 2
+        return (x, y, x - width / 2) if across else (x + 4, y, x + 4)
+
+    def is_free(t):
+        _, y, left = spot(t)
+        return all(left > end or left + width < begin or abs(y - other) >= _LINE - 3
+                   for begin, end, other in taken)
+
+    x, y, left = spot(next(filter(is_free, _ALONG), _ALONG[0]))
+    taken.append((left, left + width, y))
+    return x, y
 
 
 def _box(card, x, y):

@@ -1,18 +1,20 @@
 """Drawings of nets: cards and arrows from the description, the layout, SVG and DOT of hostile names."""
 
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 
 from minidrop.apps.drawing import drawing_of
 from minidrop.apps.layout import layered
 from minidrop.apps.pictures import DIRECTIONS, as_dot, as_svg
-from minidrop.config import layer_types, parse_net
+from minidrop.config import layer_types, load_net, parse_net
 from minidrop.config.minidrop_pb2 import FillerParameter
 from minidrop.layers import Layer, ParameterSpec, register_layer
 from minidrop.layers.flow import Drops, Pass, Product
 from tests.nets import drop, inputs, ip, layer
 
+ROOT = Path(__file__).resolve().parents[2]
 MISSING = ('layer { name: "d" type: "HDF5Data" top: "x" top: "label" PHASE '
            'hdf5_data_param { source: "no" batch_size: 2 } }')
 SVG = "{http://www.w3.org/2000/svg}"
@@ -225,3 +227,18 @@ def test_labels_of_arrows_have_room_between_the_boxes(direction):
         assert not any(x < float(label.get("x")) + half and float(label.get("x")) - half < x + width
                        for x, width in boxes), label.text
     assert {label.text for label in labels} <= {"a_rather_long_name", "label"} and labels
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_labels_of_arrows_do_not_cover_each_other(direction):
+    """Two data layers, for training and for tests, have tops that go to the same layers."""
+    net = load_net(ROOT / "models" / "nmt_tiny" / "train_val.prototxt")
+    root = ElementTree.fromstring(as_svg(drawing_of(net)[0], direction).encode())
+    places = []
+    for label in (text for text in root.iter(f"{SVG}text") if text.get("font-size") == "9"):
+        x, y, width = float(label.get("x")), float(label.get("y")), len(label.text) * 6.7 * 9 / 11
+        left = x - width / 2 if label.get("text-anchor") == "middle" else x
+        assert not any(left <= end and begin <= left + width and abs(y - other) < 9
+                       for begin, end, other in places), label.text
+        places.append((left, left + width, y))
+    assert len(places) == 10
