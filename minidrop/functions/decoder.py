@@ -14,6 +14,7 @@ from minidrop.functions.groups import JoinGroups, SplitGroups, inhabited
 from minidrop.functions.hidden_drop import NOTHING, HiddenDrop
 from minidrop.functions.memory import SCORES, Memory
 from minidrop.functions.recurrent import LSTM
+from minidrop.functions.step_weights import StepWeights
 from minidrop.kept import KeptByGroup
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Decoder(LSTM):
         product = self.read(backend, t, h)
         if self.feeds:
             self.fed[t] = fed
-            product += backend.thin_gemm(self.fed[t], self.matrices["Wf"], trans_b=True)
+            product += self.matrices["Wf"].multiply(backend, self.fed[t], True)
         h, c, context = self.hidden[t], self.cells[t], self.contexts[t]
         before = self._cell_before(t)
         backend.lstm_step(x, product, before, self.cont[t], self.activated[t], c, self.squashed[t], h)
@@ -89,15 +90,15 @@ class Decoder(LSTM):
         self.weights[t] = self.read_memory.weights(read)
         self.read_memory.context(self.weights[t], context)
         if self.feeds:
-            y = backend.thin_gemm(context, self.matrices["Wm"], trans_b=True)
-            y += backend.thin_gemm(read, self.matrices["Wo"], trans_b=True)
+            y = self.matrices["Wm"].multiply(backend, context, True)
+            y += self.matrices["Wo"].multiply(backend, read, True)
             fed = backend.xp.tanh(y, out=self.made[t])
         return h, c, fed
 
     def _prepare_memory(self, backend, given):
         """Check what belongs to the memory, and bring it into the form that steps read."""
         memory, keys, mask = (given[name] for name in ("memory", "keys", "mask"))
-        streams, total = self.before.shape[1], given["Wh"].shape[1]
+        (steps, streams, _), total = self.before.shape, given["Wh"].shape[1]
         kept = dict(zip(self.names, self.input_kept, strict=True))
         self.memory_kept = kept["memory"][0]
         units = self.drop.units
@@ -113,7 +114,7 @@ class Decoder(LSTM):
             raise ShapeError(f"decoder: expected {name} {shapes[name]}, got {given[name].shape}")
         rows_cols = {"Wq": (None, units), "Wf": (self.rows, None), "Wm": (None, self.memory_kept),
                      "Wo": (None, units)}
-        self.matrices = {name: backend.submatrix(given[name], *rows_cols[name])
+        self.matrices = {name: StepWeights(backend.submatrix(given[name], *rows_cols[name]), steps)
                          for name in rows_cols if name in given}
         self.read_memory = Memory(backend, self.score, memory, keys, mask, self.matrices.get("Wq"),
                                   given.get("v"))
@@ -142,8 +143,8 @@ class Decoder(LSTM):
             if self.feeds:
                 g = gfed if gmade is None else gmade[t] if gfed is None else gmade[t] + gfed
                 dz[t] = 0 if g is None else g * (1 - self.made[t] ** 2)
-                contexts[t] = backend.thin_gemm(dz[t], self.matrices["Wm"])
-                part = backend.thin_gemm(dz[t], self.matrices["Wo"])
+                contexts[t] = self.matrices["Wm"].multiply(backend, dz[t], False)
+                part = self.matrices["Wo"].multiply(backend, dz[t], False)
             else:
                 contexts[t] = 0 if gcontext is None else gcontext[t]
                 part = 0 if gread is None else gread[t]
@@ -154,7 +155,7 @@ class Decoder(LSTM):
                                        self.cont[t], dh, dc, d[t])
             dh = self.read_gradient(backend, t, d[t])
             if self.feeds:
-                gfed = backend.thin_gemm(d[t], self.matrices["Wf"])
+                gfed = self.matrices["Wf"].multiply(backend, d[t], False)
         found = {"x": d, "h": dh, "c": dc, "fed": gfed, "Wh": self.weight_gradient(backend, d)}
         found |= memory.gradients(self.weights, contexts, self.read_state, self.drop.units)
         if self.feeds:

@@ -18,8 +18,9 @@ SCORES = ("GENERAL", "DOT", "ADDITIVE")
 class Memory:
     """The memory (S, N, M) and keys (S, N, K) of one pass, by streams; see functions.decode.
 
-    A query is a state, read, (N, H). With Wq (K, H) and v (K,) its scores are v tanh(keys + Wq read), else
-    keys * read. Places where `mask` (S, N) is 0 have the weight 0; a stream without others has no context.
+    A query is a state, read, (N, H). With Wq (K, H), StepWeights, and v (K,) its scores are v tanh(keys + Wq
+    read), else keys * read. Places where `mask` (S, N) is 0 have the weight 0; a stream without others has no
+    context.
     """
 
     def __init__(self, backend: Backend, score: str, memory: np.ndarray, keys: np.ndarray, mask: np.ndarray,
@@ -77,7 +78,7 @@ class Memory:
         part = g[:, :, None] * self.v * (1 - compared * compared)
         self.gkeys += part
         self.gqueries[t] = part.sum(axis=1)
-        return self.backend.thin_gemm(self.gqueries[t], self.Wq)
+        return self.Wq.multiply(self.backend, self.gqueries[t], False)
 
     def gradients(self, weights: np.ndarray, gcontexts: np.ndarray, read: np.ndarray,
                   units: Any) -> dict[str, Any]:
@@ -94,7 +95,7 @@ class Memory:
 
     def _compared(self, read):
         """Return tanh(keys + Wq read), (N, S, K)."""
-        query = self.backend.thin_gemm(read, self.Wq, trans_b=True)
+        query = self.Wq.multiply(self.backend, read, True)
         compared = self.keys + query[:, None, :]
         return self.backend.xp.tanh(compared, out=compared)
 

@@ -21,6 +21,7 @@ from minidrop.functions.groups import JoinGroups, SplitGroups, inhabited
 from minidrop.functions.hidden_drop import NOTHING, HiddenDrop, gate_rows, kept_mask, step_masks
 from minidrop.functions.linear import linear
 from minidrop.functions.pieces import gathered
+from minidrop.functions.step_weights import StepWeights
 
 if TYPE_CHECKING:
     from minidrop.backend.generic.base import Backend
@@ -34,7 +35,7 @@ class Recurrent(Function):
     the states come without them (kept sets on their last axes), and so do the results.
     """
 
-    __slots__ = ("drop", "rows", "cont", "reads", "Wh", "Wh_rows", "operand", "uses", "part", "before")
+    __slots__ = ("drop", "rows", "cont", "reads", "Wh", "Wh_rows", "weights_of_steps", "part", "before")
     kept_rule = "native"
     gates, states = 1, 1
 
@@ -63,7 +64,7 @@ class Recurrent(Function):
         self.reads = self.cont * self._mask(backend, x.dtype, total)
         self.Wh = backend.submatrix(Wh, self.rows, drop.units)
         self.Wh_rows = backend.transposed(self.Wh) if drop.steps is not None else None
-        self.operand, self.uses = None, 0       # Wh as one direction reads it, and how often it still will
+        self.weights_of_steps = StepWeights(self.Wh, steps if drop.steps is None else drop.steps.count(None))
         self.part: tuple[Any, list] = None, []      # what a step read, and the rows of Wh_rows that it read
         self.before = backend.empty((steps, streams, width), x.dtype)        # h as the gates read it
         self.output_kept = [(drop.units, 2), *[(drop.units, 1)] * len(states)]
@@ -90,8 +91,8 @@ class Recurrent(Function):
         backend.xp.multiply(h, self.reads[t], out=self.before[t])
         parts = self._parts(backend, t)
         if not parts:
-            return self._multiply(backend, self.before[t], True)
-        products = [backend.thin_gemm(backend.take(self.before[t, first:last], kept, 1), weights)
+            return self.weights_of_steps.multiply(backend, self.before[t], True)
+        products = [weights.multiply(backend, backend.take(self.before[t, first:last], kept, 1), False)
                     for first, last, kept, weights in parts]
         return products[0] if len(products) == 1 else backend.concatenate(products)
 
@@ -99,25 +100,13 @@ class Recurrent(Function):
         """Return the gradient of the h before step t, given that of the product, d (N, G H)."""
         parts = self._parts(backend, t)
         if not parts:
-            gh = self._multiply(backend, d, False)
+            gh = self.weights_of_steps.multiply(backend, d, False)
             return backend.xp.multiply(gh, self.reads[t], out=backend.empty(gh.shape, gh.dtype))
         gh = backend.zeros(self.before.shape[1:], d.dtype)
         for first, last, kept, weights in parts:
-            backend.put_columns(gh[first:last], kept, backend.thin_gemm(d[first:last], weights, trans_b=True))
+            backend.put_columns(gh[first:last], kept, weights.multiply(backend, d[first:last], True))
         gh *= self.reads[t]
         return gh
-
-    def _multiply(self, backend, x, transpose):
-        """Return x op(Wh), op(Wh) = Wh^T if `transpose`."""
-        if not self.uses:
-            steps = self.drop.steps or [None] * len(self.before)
-            self.uses = sum(step is None for step in steps)
-            self.operand = backend.thin_operand(self.Wh, transpose, len(x), self.uses)
-        operand = self.operand
-        self.uses -= 1
-        if not self.uses:       # the other direction needs another form
-            self.operand = None
-        return backend.thin_gemm(x, operand, trans_b=transpose)
 
     def _parts(self, backend, t):
         """Return (first, last, Kept, the kept rows of Wh^T) for each group of streams, [] where all is read.
@@ -129,8 +118,14 @@ class Recurrent(Function):
             return []
         if self.part[0] is not steps[t]:
             self.part = None, []        # its buffers are the right sizes for the next
-            self.part = steps[t], [(first, last, kept, backend.submatrix(self.Wh_rows, kept, None)) for
-                                   first, last, kept in self.drop.parts(t, self.before.shape[1])]
+            first, last = t, t      # of the run of steps that read the same
+            while first and steps[first - 1] is steps[t]:
+                first -= 1
+            while last + 1 < len(steps) and steps[last + 1] is steps[t]:
+                last += 1
+            self.part = steps[t], [
+                (begin, end, kept, StepWeights(backend.submatrix(self.Wh_rows, kept, None), last - first + 1))
+                for begin, end, kept in self.drop.parts(t, self.before.shape[1])]
         return self.part[1]
 
     def weight_gradient(self, backend: Backend, d: np.ndarray) -> Block | Blocks:

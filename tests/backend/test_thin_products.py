@@ -14,6 +14,7 @@ from minidrop.backend import Backend, get_backend
 from minidrop.backend.numpy import thin
 from minidrop.backend.numpy.thin import Packed
 from minidrop.functions.hidden_drop import HiddenDrop
+from minidrop.functions.step_weights import StepWeights
 from minidrop.kept import Kept
 from minidrop.kernels import crew, threads, vectors
 
@@ -50,7 +51,7 @@ def three(monkeypatch):
 
 
 # -- products ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("dtype, rows", [("f", 20), ("f", 27), ("f", 3), ("d", 20)])
+@pytest.mark.parametrize("dtype, rows", [("f", 20), ("f", 27), ("f", 3), ("f", 64), ("d", 20), ("d", 49)])
 @in_turn("transpose", [True, False])
 @in_turn("inner, columns", [(1, 1), (2, 65), (63, 16), (64, 47), (257, 32), (300, 193)])
 def test_every_remainder(dtype, rows, inner, columns, transpose):
@@ -106,11 +107,31 @@ def test_what_does_not_fit_is_said():
 def test_only_what_pays_is_packed(monkeypatch):
     W = np.zeros((128, 128), np.float32)
     assert isinstance(BACKEND.thin_operand(W, True, 20, 8), Packed)
-    for weights, rows, uses in ((W, 20, 7), (W, 33, 8), (W, 1, 8), (W[:127], 20, 8), (W.astype("e"), 20, 8)):
+    most = {512: 128, 256: 64}[vectors.BITS]
+    assert isinstance(BACKEND.thin_operand(W, True, most, 8), Packed)
+    for weights, rows, uses in ((W, 20, 7), (W, most + 1, 8), (W, 1, 8), (W[:127], 20, 8),
+                                (W.astype("e"), 20, 8)):
         assert BACKEND.thin_operand(weights, True, rows, uses) is weights
     assert Backend().thin_operand(W, True, 20, 8) is W
     monkeypatch.setattr(vectors, "BITS", 0)                 # another processor
     assert BACKEND.thin_operand(W, True, 20, 8) is W
+
+
+@in_turn("transpose", [False, True])
+def test_weights_of_steps_are_packed_once_a_direction(transpose, always):
+    """Used as often as was said; then their copies are gone."""
+    x, W = operands(20, 40, 40, True)
+    weights = StepWeights(W, 3)
+    for way in (transpose, not transpose, transpose):       # a backward pass may compute something again
+        before = len(always)
+        for _ in range(3):
+            got = weights.multiply(BACKEND, x, way)
+            np.testing.assert_allclose(got, x @ (W.T if way else W), rtol=1e-4, atol=1e-4)
+        assert len(always) == before + 1 and not weights.operands
+    before = len(always)
+    for way in (True, False, True, False, True, False):     # in turn, as the query of an additive score
+        weights.multiply(BACKEND, x, way)
+    assert len(always) == before + 2 and not weights.operands
 
 
 @in_turn("settings, bits", [({"CPU_NAME": "generic", "CPU_FEATURES": ""}, 0), ({"CPU_NAME": "k8"}, 0),

@@ -8,24 +8,29 @@ from minidrop.backend.generic import Backend
 from minidrop.errors import ShapeError
 from minidrop.kernels import threads
 
-THIN = 32                   # rows
 LEAST_USES = 8              # of packed weights
 LEAST_WEIGHTS = 1 << 14
-# How many rows of a product stay in registers, and of each how many vectors. The sums leave room among the
-# 32 registers of AVX-512, the 16 of AVX2, for weights and a factor, and are enough to hide the latency of an
-# FMA. Odd numbers are left out where one more costs little: each is compiled for itself.
-_FORMS = {512: [(rows, 1) for rows in range(24, 13, -2)] + [(12, 2), (10, 2), (8, 2), (6, 4), (4, 4)],
-          256: [(6, 2), (5, 2), (4, 3)]}
+_UNPACKED = 32              # rows; more are multiplied as all matrices are
+# By the bits of a vector: the most rows of what is multiplied by packed weights; and how many rows of a
+# product stay in registers, of each how many vectors, and what a row costs by comparison. The sums leave room
+# among the 32 registers of AVX-512, the 16 of AVX2, for weights and a factor, and are enough to hide the
+# latency of an FMA. Of one vector a row needs too many loads: 0.7 to 0.85 of the speed of two. Odd numbers
+# are left out where one more costs little: each is compiled for itself.
+_MOST_ROWS = {512: 128, 256: 64}
+_FORMS = {512: {(12, 2): 1.0, (10, 2): 1.0, (8, 2): 1.0, (6, 4): 1.1, (4, 4): 1.15},
+          256: {(6, 2): 1.0, (5, 2): 1.0, (4, 3): 1.0}}
 
 
 def form_of(rows: int, dtype: np.dtype) -> tuple | None:
-    """Return (rows, vectors, numbers of a vector) of the blocks of a product, None without wide vectors."""
+    """Return (rows, vectors, numbers of a vector) of the blocks of a product; None for too many rows, or
+    without wide vectors."""
     from minidrop.kernels import vectors
     lanes = vectors.lanes(dtype)
-    if not lanes:
+    if not lanes or rows > _MOST_ROWS[vectors.BITS]:
         return None
-    # The fewest rows that are computed for nothing; then the fewest passes over the weights.
-    height, count = min(_FORMS[vectors.BITS], key=lambda form: (-(-rows // form[0]) * form[0], -form[0]))
+    forms = _FORMS[vectors.BITS]
+    # Those that compute the fewest rows for nothing; then the fewest passes over the weights.
+    height, count = min(forms, key=lambda form: (forms[form] * (-(-rows // form[0]) * form[0]), -form[0]))
     return height, count, lanes
 
 
@@ -59,14 +64,14 @@ class ThinProducts(Backend):
 
     def thin_operand(self, b: np.ndarray, trans_b: bool, rows: int, uses: int) -> np.ndarray | Packed:
         form = None
-        if uses >= LEAST_USES and 1 < rows <= THIN and b.size >= LEAST_WEIGHTS and b.dtype.char in "fd":
+        if uses >= LEAST_USES and rows > 1 and b.size >= LEAST_WEIGHTS and b.dtype.char in "fd":
             form = form_of(rows, b.dtype)
         return b if form is None else Packed(self, b, trans_b, form)
 
     def thin_gemm(self, a: np.ndarray, b: np.ndarray | Packed, trans_b: bool = False) -> np.ndarray:
         if isinstance(b, Packed):
             return self._packed_product(a, b, trans_b)
-        if a.shape[0] > THIN:
+        if a.shape[0] > _UNPACKED:
             return self.gemm(a, b, trans_b=trans_b)
         # Transposed: OpenBLAS is a quarter faster if the short side is the inner axis of the result.
         b = b if trans_b else b.T
