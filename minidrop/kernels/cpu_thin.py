@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 from minidrop.kernels.cpu import jit
-from minidrop.kernels.vectors import add, add_products, load, pause, pointer, store, ticks
+from minidrop.kernels.vectors import add, add_products, load, pause, pointer, store, ticks, transpose_square
 
 # Where the words of a board stand, each in a cache line of its own.
 LINE = 8
@@ -37,25 +37,36 @@ def present(thread: int, threads: int) -> int:
 
 
 @jit
-def pack(W: np.ndarray, transpose: Any, panels: Any, first: Any, last: Any) -> None:
-    """panels[j, k, c] = op(W)[k, j columns + c], 0 beyond its columns; op(W) = W^T if `transpose`."""
-    columns, depth = panels.shape[2], panels.shape[1]
-    count = W.shape[0] if transpose else W.shape[1]
+def pack(W: np.ndarray, transpose: Any, panels: Any, zero: Any, lanes: Any, first: Any, last: Any) -> None:
+    """panels[j, k, c] = op(W)[k, j columns + c], 0 beyond its columns; op(W) = W^T if `transpose`.
+
+    zero, lanes: see `vectors.transpose_square`.
+    """
+    columns, depth, size, step = panels.shape[2], panels.shape[1], W.itemsize, len(lanes)
+    square = depth // step * step if W.strides[1] == size else 0
+    if not transpose:
+        for k in range(depth):      # each row is read once, in the order of memory
+            row = W[k]
+            for j in range(first, last):
+                part, to = row[j * columns:(j + 1) * columns], panels[j, k]
+                for c in range(part.size):
+                    to[c] = part[c]
+                for c in range(part.size, columns):
+                    to[c] = 0
+        return
     for j in range(first, last):
-        panel, begin = panels[j], j * columns
-        there = min(columns, count - begin)
-        if transpose:
-            part = W[begin:begin + there]       # counting from 0 saves the loop a check for negative indices
-            for k in range(depth):
-                for c in range(there):
-                    panel[k, c] = part[c, k]
-        else:
-            part = W[:, begin:begin + there]
-            for k in range(depth):
-                for c in range(there):
-                    panel[k, c] = part[k, c]
-        if there < columns:
-            panel[:, there:] = 0
+        panel, part = panels[j], W[j * columns:(j + 1) * columns]
+        for c in range(0, len(part), step):
+            left = min(step, len(part) - c)
+            whole = square if left == step else 0
+            for k in range(0, whole, step):
+                transpose_square(part.ctypes.data + c * W.strides[0] + k * size, W.strides[0] // size,
+                                 panel.ctypes.data + (k * columns + c) * size, columns, zero, lanes)
+            for k in range(whole, depth):
+                for i in range(c, c + left):
+                    panel[k, i] = part[i, k]
+        if len(part) < columns:
+            panel[:, len(part):] = 0
 
 
 @jit

@@ -36,10 +36,12 @@ def form_of(rows: int, dtype: np.dtype) -> tuple | None:
 
 def packed(backend: Backend, x: np.ndarray, width: int, transpose: bool) -> np.ndarray:
     """Return x, or x^T, in panels of `width` columns each, see `cpu_thin.pack`."""
+    from minidrop.kernels import vectors
     from minidrop.kernels.cpu_thin import pack
     depth, columns = x.shape[::-1] if transpose else x.shape
     panels = backend.empty((-(-columns // width), depth, width), x.dtype)
-    threads.by_rows(pack, len(panels), 4 * x.size, x, transpose, panels)
+    threads.by_rows(pack, len(panels), 4 * x.size, x, transpose, panels, x.dtype.type(0),
+                    *as_types(vectors.lanes(x.dtype)))
     return panels
 
 
