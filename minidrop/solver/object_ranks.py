@@ -43,14 +43,18 @@ def check_shared(loader: DataLoader, ranks: int) -> None:
                           f"loader drop_last")
 
 
-def described_data(batches: LoaderBatches) -> dict[str, object]:
-    """Return what decides which records a rank reads: the settings of the loader, and its first batch."""
+def described_data(batches: LoaderBatches, what: str, goes_on: bool) -> dict[str, object]:
+    """Return what decides which records a rank reads: the settings of a loader, and its first batch.
+
+    what: what messages call the loader. goes_on: whether the place where it stands counts.
+    """
     first = hashlib.blake2b(digest_size=16)
     for name, array in batches.batch(0).items():
         first.update(f"{name} {array.dtype} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
     batches.close()
-    settings = {name: value for name, value in batches.loader.state_dict().items() if name != "order"}
-    return {"training loader": settings, "first training batch": f"{first.hexdigest()} (a hash)"}
+    left = ("order",) if goes_on else ("order", "epoch", "batch")
+    settings = {name: value for name, value in batches.loader.state_dict().items() if name not in left}
+    return {what: settings, f"first batch of the {what}": f"{first.hexdigest()} (a hash)"}
 
 
 def check_loss(objects: Objects, net: Net, choice: NetChoice) -> None:

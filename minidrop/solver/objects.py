@@ -81,8 +81,11 @@ class Objects(Source):
 
     def description(self) -> dict[str, object]:
         groups = [(group.lr, group.weight_decay, group.iteration, *group.parameters) for group in self.groups]
-        return {"optimizer": groups, "scheduler": self.scheduler and self.scheduler.state_dict(),
-                **described_data(self.train.batches)}
+        found = {"optimizer": groups, "scheduler": self.scheduler and self.scheduler.state_dict(),
+                 **described_data(self.train.batches, "training loader", True)}
+        for i, test in enumerate(self.tests):
+            found |= described_data(test.batches, f"loader of test {i}", False)
+        return found
 
     def updater(self, settings: SolverParameter, net: Net) -> Updater:
         groups: Sequence[RuleUpdate] = self.groups

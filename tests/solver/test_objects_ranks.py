@@ -205,13 +205,25 @@ def test_what_ranks_cannot_share(options, said):
 
 @in_turn("what, said", [
     (lambda rank: {"data": lambda: loader(seed=rank)}, "training loader: .*'seed': 1.* rank 0 .*'seed': 0"),
-    (lambda rank: {"data": lambda: loader((X + rank, Y))}, "first training batch: "),
+    (lambda rank: {"data": lambda: loader((X + rank, Y))}, "first batch of the training loader: "),
+    (lambda rank: {"test": loader(size=4 + rank)}, "loader of test 0: .*'batch_size': 5"),
+    (lambda rank: {"test": {"a": loader(), "b": loader((X[rank:], Y[rank:]))}}, "loader of test 1: .*: 35"),
+    (lambda rank: {"test": loader((X + rank, Y))}, "first batch of the loader of test 0: "),
     (lambda rank: {"clip_gradients": 1.0 + rank}, "clip_gradients: 2"),
     (lambda rank: {"model": lambda: net(nn.Dropout(0.1 + rank / 4))}, "dropout_ratio: 0.35")])
 def test_ranks_that_are_made_otherwise(what, said):
     """As where a script gives each rank records of its own."""
     with pytest.raises(ParallelError, match=f"^rank 1 was started otherwise than rank 0: .*{said}"):
         run_ranks(2, lambda one: solver_of(one, **what(one.rank)))
+
+
+def test_a_test_loader_of_which_one_rank_has_looked_at_a_batch():
+    def work(one=None):
+        test = loader()
+        if one is not None and one.rank:
+            next(iter(test))
+        return solver_of(one, test=test).test()["loss"]
+    assert run_ranks(2, work) == pytest.approx([work()] * 2, rel=1e-12)
 
 
 def test_weights_that_differ():
