@@ -23,7 +23,10 @@ _SAID = {"model": ("net", "net_param", "train_net", "train_net_param", "train_st
          "scheduler": ("lr_policy", "gamma", "power", "stepsize", "stepvalue", "warmup_iter", "min_lr",
                        "max_lr", "pct_start"),
          "model's method set_seed, called before an optimizer is made,": ("random_seed", "seed"),
-         "model, whose method `to` moves it": ("solver_mode", "device_id", "precision")}
+         "model, whose method `to` moves it,": ("solver_mode", "device_id", "precision", "device", "dtype"),
+         # options of a Solver of a file
+         "training loader's batch_size, that of all ranks together,": ("batch_per_rank",),
+         "optimizer's lr, multiplied by the number of ranks where that is meant,": ("scale_lr",)}
 _SAYS = {field: what for what, fields in _SAID.items() for field in fields}
 
 
