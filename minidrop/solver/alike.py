@@ -15,11 +15,11 @@ from minidrop.solver.ranks import Ranks
 _OF_A_RANK = "device_id:", "solver_mode:"        # lines of a solver's text
 
 
-def check_description(ranks: Ranks, parts: Mapping[str, object]) -> None:
+def check_description(ranks: Ranks, parts: Mapping[str, object], remedy: str) -> None:
     """Raise ParallelError, on all ranks, unless all have the same text of each part.
 
     With other settings the ranks would train each its own way, or wait for each other for ever. On which
-    device a rank computes is its own affair.
+    device a rank computes is its own affair. remedy: what to do, for the message.
     """
     if ranks.alone:
         return
@@ -34,7 +34,7 @@ def check_description(ranks: Ranks, parts: Mapping[str, object]) -> None:
     more, less = ([line for line in one if line not in two] for one, two in ((other, own), (own, other)))
     raise ParallelError(f"rank {rank} was started otherwise than rank 0: "
                         f"{'; '.join([*_shown('it has', more), *_shown('rank 0 has', less)]) or 'the order'}"
-                        f"; start all ranks with the same files and options")
+                        f"; {remedy}")
 
 
 def _shown(who, lines):

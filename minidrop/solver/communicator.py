@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -33,6 +33,7 @@ class Mover(Protocol):
         """Begin to send parts[r] to rank r, and to receive into found[r] what rank r sends."""
 
 
+@runtime_checkable
 class Communicator(Protocol):
     """Moves arrays between `size` ranks; `rank` is this one, from 0.
 

@@ -101,7 +101,7 @@ class Solver(Saving):
         self.choices = train, tests
         check_description(self.ranks, {"dtype": dtype, "dropout": dropout, "solver": self.settings} | {
             f"net {i}": choice and choice.config.message for i, choice in enumerate((train, *tests))} | (
-                {} if self.ranks.alone else self.source.description()))
+                {} if self.ranks.alone else self.source.description()), self.source.alike)
         self.device = chosen_device(self.settings, device, self.ranks.communicator.local_rank)
         self.dtype, self.dropout = dtype, dropout
         prefix = snapshot_prefix or self.settings.snapshot_prefix

@@ -25,6 +25,7 @@ from minidrop.solver.object_checks import Tested, check_parameters, check_types,
 from minidrop.solver.object_ranks import check_loss, check_shared, described_data
 from minidrop.solver.object_settings import settings_of
 from minidrop.solver.prepare import net_of
+from minidrop.solver.ranks import Ranks
 from minidrop.solver.rule_update import RuleUpdate
 from minidrop.solver.source import Source
 from minidrop.solver.updater import Updater
@@ -47,6 +48,7 @@ class Objects(Source):
     """
 
     name = "optimizer"
+    alike = "let every rank make the same objects, with the same seeds and the whole dataset"
 
     def __init__(self, model: Module, loss: Callable[..., Any], optimizer: Any, train: DataLoader,
                  tests: Sequence[Tested], scheduler: Any, inputs: int, early_stopping: EarlyStopping | None,
@@ -246,5 +248,5 @@ def solver_of(cls: type[Solver], model: Module, loss: Callable[..., Any], optimi
     if snapshot_prefix is not None:
         settings["snapshot_prefix"] = fspath(snapshot_prefix)
     objects = Objects(model, loss, optimizer, train, tests_of(test, metrics), scheduler, inputs,
-                      early_stopping, max_iter, epochs, settings, communicator.size if communicator else 1)
+                      early_stopping, max_iter, epochs, settings, Ranks(communicator).size)
     return cls(objects, dropout=dropout, device=model.backend, dtype=model.dtype, communicator=communicator)

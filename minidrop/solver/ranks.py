@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidrop import errors
-from minidrop.errors import MinidropError, ParallelError
+from minidrop.errors import ConfigError, MinidropError, ParallelError, kind_of
 from minidrop.patterns.part import Part
 from minidrop.solver.communicator import Alone, Communicator, Mover, Pending
 from minidrop.solver.wire import Wire
@@ -25,11 +25,14 @@ class Ranks:
 
     All ranks call the same methods in the same order. Sums are taken in the order of the ranks, by one of
     them for all, so that every rank has the same bits, whatever MPI does on the way. `sent`: the bytes that
-    this rank has sent to others.
+    this rank has sent to others. Raises ConfigError for what is no Communicator.
     """
 
     def __init__(self, communicator: Communicator | None = None):
-        self.communicator: Communicator = communicator or Alone()
+        self.communicator: Communicator = Alone() if communicator is None else communicator
+        if isinstance(self.communicator, type) or not isinstance(self.communicator, Communicator):
+            raise ConfigError(f"communicator: expected what minidrop.solver.mpi.world() returns, got "
+                              f"{kind_of(communicator)}")
         self.rank, self.size = self.communicator.rank, self.communicator.size
         self.sent = 0
 

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 class Source:
-    """A solver file, its nets, and what its fields ask for. See Objects for one of Python objects."""
+    """A solver file, its nets, and what its fields ask for. See Objects for one of Python objects.
+
+    alike: what to do where a rank has another description.
+    """
+
+    alike = "start all ranks with the same files and options"
 
     def __init__(self, config: SolverConfig):
         self.config = config

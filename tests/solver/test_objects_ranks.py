@@ -1,6 +1,7 @@
 """Several ranks train Python objects as one process does, or say why they cannot."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from minidrop import nn, optim
 from minidrop.data import ArrayDataset, DataLoader, GeneratorDataset
 from minidrop.errors import ConfigError, DataError, ParallelError
 from minidrop.optim import schedulers
+from minidrop.solver.communicator import Alone
+from minidrop.solver.ranks import Ranks
 from minidrop.testing import run_ranks
 
 BATCH, RECORDS = 24, 36         # an epoch is a whole batch and one of 12
@@ -213,8 +216,18 @@ def test_what_ranks_cannot_share(options, said):
     (lambda rank: {"model": lambda: net(nn.Dropout(0.1 + rank / 4))}, "dropout_ratio: 0.35")])
 def test_ranks_that_are_made_otherwise(what, said):
     """As where a script gives each rank records of its own."""
-    with pytest.raises(ParallelError, match=f"^rank 1 was started otherwise than rank 0: .*{said}"):
+    with pytest.raises(ParallelError, match=f"^rank 1 was started otherwise than rank 0: .*{said}.*; let "
+                                            f"every rank make the same objects, .* and the whole dataset$"):
         run_ranks(2, lambda one: solver_of(one, **what(one.rank)))
+
+
+@in_turn("given, kind", [(3, "int"), (lambda: None, "function"), (Alone, "the class Alone")])
+def test_what_is_no_communicator(given, kind):
+    """As mpi4py's MPI.COMM_WORLD, or `world` without a call."""
+    message = f"communicator: expected what minidrop.solver.mpi.world() returns, got {kind}"
+    for make in (solver_of, Ranks):
+        with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+            make(given)
 
 
 def test_a_test_loader_of_which_one_rank_has_looked_at_a_batch():
