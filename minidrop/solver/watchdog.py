@@ -64,7 +64,8 @@ class Watchdog:
         oldest = self._waited - _RECENT * self.timeout / PARTS
         lost = tuple(rank for rank, heard in enumerate(self._heard)
                      if rank != self._peers.rank and heard < oldest)
-        limit = f"--rank-timeout (now {self.timeout:g} s) gives ranks more time"
+        limit = (f"--rank-timeout (now {self.timeout:g} s) gives ranks more time, world(timeout=...) in a "
+                 f"program of one's own")
         if not lost:
             raise ParallelError(f"all ranks have waited for each other for {self.timeout:g} s: the network "
                                 f"between them does not deliver, or one of them called a method that others "
