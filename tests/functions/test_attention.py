@@ -221,18 +221,46 @@ def test_threads_share_the_heads(kept, monkeypatch):
     assert_close(*found, 1e-12)
 
 
+# -- vectors of each width, and none -------------------------------------------------------------------------
+WIDTHS = [bits for bits in (256, 512) if bits <= vectors.BITS]
+
+
+def compiled_for(bits, monkeypatch, *args, **more):
+    monkeypatch.setattr(vectors, "BITS", bits)
+    return run(*args, **more)[1]
+
+
 @in_turn("Tq, Tk, width", [(5, 5, 12), (67, 67, 12), (70, 9, 10), (9, 70, 150), (130, 130, 6)])
 @in_turn("causal, masked, rate, block_keys", [(False, False, 0.0, 0), (True, True, 0.4, 0),
                                               (True, False, 0.4, 32), (False, True, 0.0, 32)])
 @in_turn("dtype, tolerance", [("float64", 1e-12), ("float32", 3e-6)])
-def test_without_wide_vectors(Tq, Tk, width, causal, masked, rate, block_keys, dtype, tolerance, monkeypatch):
-    """What is compiled where the machine has wide vectors gives the same as what is computed elsewhere."""
+def test_wide_vectors(Tq, Tk, width, causal, masked, rate, block_keys, dtype, tolerance, monkeypatch):
+    """What is compiled for vectors, the machine's or narrower ones, gives what is computed without."""
     arrays, mask = operands(Tq, Tk, C=width, Cv=2 * width), padding(Tk) if masked else None
-    found = []
-    for bits in dict.fromkeys((vectors.BITS, 0)):
-        monkeypatch.setattr(vectors, "BITS", bits)
-        found.append(run(arrays, 2, causal, None, mask, rate, 3, block_keys, dtype=dtype)[1])
-    assert_close(found[0], found[-1], tolerance)
+    expected, *found = (compiled_for(bits, monkeypatch, arrays, 2, causal, None, mask, rate, 3, block_keys,
+                                     dtype=dtype) for bits in (0, *WIDTHS))
+    for one in found:
+        assert_close(one, expected, tolerance)
+
+
+@in_turn("bits", [0, *WIDTHS])
+@in_turn("causal, block_keys", [(False, 0), (True, 0), (True, 32)])
+def test_what_is_not_finite_stays_in_its_sample_and_head(bits, causal, block_keys, monkeypatch):
+    """A training that diverges is noticed, and the numbers of others are not touched."""
+    with np.errstate(all="ignore"):
+        arrays = operands(70, 70, N=3)
+        expected = compiled_for(bits, monkeypatch, arrays, 2, causal, block_keys=block_keys, dtype="float32")
+        others = np.ones((3, 12), bool)
+        others[1, :6] = False
+        for place in range(3):
+            for value in (np.nan, np.inf, -np.inf):
+                other = [x.copy() for x in arrays]
+                other[place][5, 1, 3] = value
+                found = compiled_for(bits, monkeypatch, other, 2, causal, block_keys=block_keys,
+                                     dtype="float32")
+                assert not np.isfinite(found[0][:, 1, :6]).all()
+                for one, whole in zip(found, expected, strict=True):
+                    np.testing.assert_array_equal(one[:, others], whole[:, others])
 
 
 # -- work and memory -----------------------------------------------------------------------------------------

@@ -125,6 +125,7 @@ class Attention(Products):
         """Return the scalar products of the rows of two stacks (pairs, rows, columns): (pairs, rows, 1)."""
         return self.xp.multiply(a, b, out=self.empty(a.shape, a.dtype)).sum(axis=2, keepdims=True)
 
+
 def _shift(xp, top):
     """Return what is subtracted from scores: of a query that reads no key there is no largest."""
     return xp.where(top == -math.inf, top.dtype.type(0), top)
