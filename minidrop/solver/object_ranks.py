@@ -37,10 +37,11 @@ def check_shared(loader: DataLoader, ranks: int) -> None:
         raise ConfigError(f"Solver.of: the training loader does not know its length, so that its last batch "
                           f"may have any number of records, which {ranks} ranks cannot share; let it "
                           f"drop_last, or give it a length")
-    if last := loader.records % size % ranks:
-        raise ConfigError(f"Solver.of: the last batch of an epoch has {loader.records % size} records, which "
-                          f"{ranks} ranks cannot share equally ({last} would be left); let the training "
-                          f"loader drop_last")
+    last = loader.records % size
+    if last % ranks:
+        raise ConfigError(f"Solver.of: the last batch of an epoch has {last} record{'s' * (last > 1)}, which "
+                          f"{ranks} ranks cannot share equally ({last % ranks} would be left); let the "
+                          f"training loader drop_last")
 
 
 def described_data(batches: LoaderBatches, what: str, goes_on: bool) -> dict[str, object]:
