@@ -217,6 +217,7 @@ def attend(q: Any, k: Any, v: Any, bias: Any, reads: Any, keep: Any, scale: Any,
     without entries for none.
     """
     queries, keys, one = q[3], k[3], zero + 1
+    no = keys < 0       # for a constant, what is called would be compiled once more
     height, width, lanes = len(form[0]), len(form[1]) * len(form[2]), np.empty(len(form[2]), bias.dtype)
     filled = np.zeros((filled_shape[0], q[4]), bias.dtype)
     panels = np.empty((filled_shape[1] // width, q[4], width), bias.dtype)
@@ -228,7 +229,7 @@ def attend(q: Any, k: Any, v: Any, bias: Any, reads: Any, keep: Any, scale: Any,
         e, largest, sums = stored[pair] if len(stored) else scratch, top[pair], total[pair]
         if starts:
             largest[:] = -np.inf
-        _numerators(q, k, pair, bias, reads, scale, False, largest, before, e, filled, panels, lanes, zero,
+        _numerators(q, k, pair, bias, reads, scale, no, largest, before, e, filled, panels, lanes, zero,
                     form)
         for i in range(queries):
             here = _sum(e[i, :_whole(min(keys, reads + i), lanes.size)], lanes)
@@ -244,7 +245,7 @@ def attend(q: Any, k: Any, v: Any, bias: Any, reads: Any, keep: Any, scale: Any,
             _masked(e, keep[pair], kept)
             e = kept
         _panels_of_rows(v, pair, values, zero)
-        _products(e, queries, reads, False, values, block, y, pair, not starts, zero, form)
+        _products(e, queries, reads, no, values, block, y, pair, not starts, zero, form)
         if ends:
             for i in range(queries):
                 sums[i] = one / (sums[i] if sums[i] != zero else one)
@@ -259,6 +260,7 @@ def attend_gradient(q: Any, k: Any, v: Any, bias: Any, reads: Any, keep: Any, sc
                     gv: Any, adds: Any, zero: Any, form: Any, first: Any, last: Any) -> None:
     """See the reference: pairs first .. last - 1 of a tile. adds: to gq, and to gk and gv."""
     queries, keys = q[3], k[3]
+    no, yes = keys < 0, keys >= 0       # see `attend`
     height, width, lanes = len(form[0]), len(form[1]) * len(form[2]), np.empty(len(form[2]), bias.dtype)
     count = filled_shape[1] // width
     filled = np.zeros((0 if len(stored) else filled_shape[0], q[4]), bias.dtype)
@@ -273,7 +275,7 @@ def attend_gradient(q: Any, k: Any, v: Any, bias: Any, reads: Any, keep: Any, sc
     for pair in range(first, last):
         e = stored[pair] if len(stored) else scratch
         if not len(stored):
-            _numerators(q, k, pair, bias, reads, scale, True, top[pair], d, e, filled, k_turned, lanes, zero,
+            _numerators(q, k, pair, bias, reads, scale, yes, top[pair], d, e, filled, k_turned, lanes, zero,
                         form)
         for i in range(queries):
             row, result, to = _row(gy, pair, i, zero), _row(y, pair, i, zero), g[i]
@@ -299,10 +301,10 @@ def attend_gradient(q: Any, k: Any, v: Any, bias: Any, reads: Any, keep: Any, sc
                 row[j] = (row[j] - shift) * own[j] * scale
             row[seen:] = 0
         _panels_of_rows(k, pair, of_k, zero)
-        _products(scores, queries, reads, False, of_k, block, gq, pair, adds[0], zero, form)
+        _products(scores, queries, reads, no, of_k, block, gq, pair, adds[0], zero, form)
         _panels_of_rows(q, pair, of_q, zero)
-        _products(scores, keys, reads, True, of_q, block, gk, pair, adds[1], zero, form)
+        _products(scores, keys, reads, yes, of_q, block, gk, pair, adds[1], zero, form)
         if len(keep):
             _masked(e, keep[pair], e)
-        _panels_of_rows((g.ctypes.data, 0, v[4] * g.itemsize, queries, v[4]), 0, of_g, zero)
-        _products(e, keys, reads, True, of_g, block, gv, pair, adds[1], zero, form)
+        _panels_of_rows((np.intp(g.ctypes.data), np.intp(0), g.strides[0], queries, v[4]), pair, of_g, zero)
+        _products(e, keys, reads, yes, of_g, block, gv, pair, adds[1], zero, form)
