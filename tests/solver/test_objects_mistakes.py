@@ -168,3 +168,12 @@ def test_another_loader_is_warned_of(tmp_path, caplog):
     model = mlp()
     solver_of(model, sgd(model), loader(size=10)).restore(path)
     assert "was written when data/loader had batch_size: 16; now it has batch_size: 10" in caplog.text
+
+
+@pytest.mark.parametrize("size", ["1", "3"])
+def test_processes_that_do_not_train_together_are_warned(size, monkeypatch, caplog):
+    monkeypatch.setenv("PMI_SIZE", size)
+    model = mlp()
+    solver_of(model, sgd(model))
+    assert ("a launcher has started 3 processes, and each of them trains the whole model by itself; if they "
+            "are to train one together, pass communicator=world()" in caplog.text) is (size == "3")
