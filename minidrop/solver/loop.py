@@ -172,6 +172,7 @@ class Solver(Saving):
         writes the last snapshot, but does not test. Raises SnapshotError at the start if no snapshot could be
         written under its name.
         """
+        self.ranks.meet("solve")
         if self.has_prefix or self.settings.snapshot:
             state.check_names(self)
         self.local_steps.join()
@@ -203,6 +204,7 @@ class Solver(Saving):
         Each one tests and reshuffles if due, runs forward and backward, updates, and writes a snapshot if
         due. Raises NonFiniteError before the update if the loss is NaN or infinite.
         """
+        self.ranks.meet("step")
         self._stopping = False
         with self._running():
             for _ in range(iterations):
@@ -309,6 +311,7 @@ class Solver(Saving):
         The net reads the averages of the weights, if there are any (ema_test). The "test" event leaves out
         outputs of more than 100 values.
         """
+        self.ranks.meet("test")
         self.settle()
         self.local_steps.join()
         average_statistics(self.net, self.ranks)

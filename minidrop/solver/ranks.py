@@ -15,6 +15,7 @@ from minidrop.solver.communicator import Alone, Communicator, Mover, Pending
 from minidrop.solver.wire import Wire
 
 CHUNK = 1 << 20         # numbers that are added up at a time
+_MOST_LETTERS = 16      # of the name of a call
 
 # Work with pauses in which other ranks are waited for, and what it returns in the end.
 Steps = Generator[Pending, None, Any]
@@ -137,6 +138,21 @@ class Ranks:
     def of_root(self, text: str = "") -> str:
         """Return the text of rank 0."""
         return text if self.alone else self.texts(text)[0]
+
+    def meet(self, call: str) -> None:
+        """Raise ParallelError, on all ranks, unless all of them make this call: in their own they would wait.
+
+        Of ranks that have gone on to other work it hears nothing.
+        """
+        if self.alone:
+            return
+        names = np.zeros((1, _MOST_LETTERS), np.uint8)
+        names[0, :len(call)] = np.frombuffer(call.encode(), np.uint8)
+        calls = [bytes(row[row > 0]).decode() for row in self.gather(names)[:, 0]]
+        if other := next((rank for rank, name in enumerate(calls) if name != calls[0]), 0):
+            raise ParallelError(f"rank 0 calls {calls[0]}, rank {other} calls {calls[other]}: every rank has "
+                                f"to make the same calls in the same order; it is rank 0 alone that writes "
+                                f"files all the same")
 
     def any(self, flag: object) -> bool:
         """Whether the flag of any rank is true."""

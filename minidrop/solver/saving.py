@@ -32,6 +32,7 @@ class Saving:
 
         By default, and where the solver file has a snapshot_format, also Caffe's two files beside it.
         """
+        self.ranks.meet("snapshot")
         self.settle()
         caffes = () if path else caffe_state.endings(self.settings)
         path = Path(path) if path else Path(f"{self.snapshot_prefix}_iter_{self.iteration}.h5")
@@ -59,6 +60,7 @@ class Saving:
         If there is only minidrop's snapshot where Caffe would have written the state, it is that one. If
         SnapshotError is raised, the solver is unchanged.
         """
+        self.ranks.meet("restore")
         path = caffe_state.there(path)
         with suppress(CaptureError, DataError, NonFiniteError):       # of iterations that no longer count
             self.settle()

@@ -96,10 +96,8 @@ def lines(found):
            f"{dense['local'] / compact['local']:.2f})")
 
 
-class Echo:
+class Echo(Alone):
     """A Communicator whose other ranks answer at once what this one sent. `small`: calls of few bytes."""
-
-    rank, local_rank = 0, 0
 
     def __init__(self, like):
         self.size, self.host, self.local_size, self.small = like.size, like.host, like.local_size, 0

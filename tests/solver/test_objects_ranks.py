@@ -288,3 +288,17 @@ def test_tests_and_early_stopping_see_all_ranks():
         for (_, _, found), (_, _, expected) in zip(several, one, strict=True):
             for name, value in expected.items():
                 np.testing.assert_allclose(found[name], value, rtol=1e-10, atol=1e-12, err_msg=name)
+
+
+@in_turn("own, others", [("snapshot", "step"), ("test", "step"), ("snapshot", "restore"), ("solve", "test"),
+                         ("step", "solve")])
+def test_calls_that_one_rank_makes_alone(own, others, tmp_path):
+    """As in `if ranks.rank == 0: solver.snapshot()`: what the others do next would never end, or fail."""
+    def train(communicator):
+        solver, call = solver_of(communicator, test=loader()), own if communicator.rank == 0 else others
+        getattr(solver, call)(*[tmp_path / "s.h5"] * (call in ("snapshot", "restore")))
+
+    with pytest.raises(ParallelError, match=f"rank 0 calls {own}, rank 1 calls {others}: every rank has to "
+                                            f"make the same calls in the same order"):
+        run_ranks(3, train)
+    assert not list(tmp_path.iterdir())
