@@ -12,6 +12,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.core.caching import IndexDataCacheFile
 
 
 def fingerprint(folder: Path) -> bytes:
@@ -23,6 +24,23 @@ def fingerprint(folder: Path) -> bytes:
 
 
 SOURCES = fingerprint(Path(__file__).parent)
+
+
+class KernelFiles(IndexDataCacheFile):
+    """Numba's files of a loop, one for each of the types that it is compiled for, and an index of them.
+
+    Numba counts the files. Two processes that compile a loop for different types at one moment would give
+    both the same number, and a later one would run one's code for the other's types. Here a name is that of
+    the types, and stands in the index when the file is there.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        name = hashlib.sha256(repr((key, self._source_stamp)).encode()).hexdigest()
+        name = self._data_name(int(name[:15], 16))
+        self._save_data(name, data)
+        overloads = self._load_index()
+        overloads[key] = name
+        self._save_index(overloads)
 
 
 def jit(function: Any, cached: bool = True) -> Callable:
@@ -39,7 +57,8 @@ def jit(function: Any, cached: bool = True) -> Callable:
     except RuntimeError:        # the cache cannot be written: every process compiles for itself
         return numba.njit(**options)(function)
     if compiled is not function:        # as it is with NUMBA_DISABLE_JIT
-        compiled._cache._cache_file._source_stamp = SOURCES
+        files = compiled._cache._cache_file
+        files.__class__, files._source_stamp = KernelFiles, SOURCES
     return compiled
 
 

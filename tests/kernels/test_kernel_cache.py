@@ -50,3 +50,24 @@ def test_the_fingerprint_is_of_every_file(tmp_path):
         (tmp_path / "vectors.py").write_text(text)
         seen.append(cpu.fingerprint(tmp_path))
     assert len(set(seen)) == 3 and seen[1] == seen[3]
+
+
+def test_processes_that_compile_for_different_types_at_once(loop, monkeypatch):
+    """One writes its files while the other is about to, and does not see them in the index."""
+    (one, x), (other, y) = ((cpu.jit(loop), np.zeros(3, dtype)) for dtype in ("d", "f"))
+    files, others = one._cache._cache_file, other._cache._cache_file
+    write = files._save_data
+
+    def write_after_the_other(*given):
+        other(y, 1, 3)
+        write(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_save_data", write_after_the_other)
+        patch.setattr(others, "_load_index", lambda: {})
+        one(x, 1, 3)
+    for a in (x, y):
+        assert a.tolist() == [0, 1, 1]
+        later = cpu.jit(loop)
+        later(a, 0, 3)
+        assert a.tolist() == [1, 2, 2] and later.stats.cache_hits
