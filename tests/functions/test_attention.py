@@ -237,8 +237,9 @@ def compiled_for(bits, monkeypatch, *args, **more):
 def test_wide_vectors(Tq, Tk, width, causal, masked, rate, block_keys, dtype, tolerance, monkeypatch):
     """What is compiled for vectors, the machine's or narrower ones, gives what is computed without."""
     arrays, mask = operands(Tq, Tk, C=width, Cv=2 * width), padding(Tk) if masked else None
+    widths = WIDTHS if dtype == "float32" else WIDTHS[-1:]      # each is compiled for itself
     expected, *found = (compiled_for(bits, monkeypatch, arrays, 2, causal, None, mask, rate, 3, block_keys,
-                                     dtype=dtype) for bits in (0, *WIDTHS))
+                                     dtype=dtype) for bits in (0, *widths))
     for one in found:
         assert_close(one, expected, tolerance)
 
