@@ -13,7 +13,7 @@ def backend(any_backend):
 
 SHAPES = {      # pairs, queries, keys, entries of q and k, of v
     "one": (1, 1, 1, 1, 1), "small": (3, 5, 7, 3, 2), "tile": (2, 64, 64, 32, 32), "wide": (2, 9, 70, 33, 65),
-    "many pairs": (40, 33, 17, 8, 4), "no pair": (0, 3, 4, 2, 2), "no entry of v": (2, 3, 4, 2, 0)}
+    "several pairs": (5, 33, 17, 8, 4), "no pair": (0, 3, 4, 2, 2), "no entry of v": (2, 3, 4, 2, 0)}
 SCALES = 0.7, 1 / (1 - 0.4)
 
 
@@ -36,9 +36,9 @@ def exactly(q, k, v, bias, reads, keep, gy):
 
 
 @in_turn("name", SHAPES)
-@in_turn("reads", [None, 1, 3, -2])
+@in_turn("reads", [None, 1, -2])
 @in_turn("masked", [False, True])
-@in_turn("block_keys", [1000, 4, 64])
+@in_turn("block_keys", [1000, 4])
 def test_attend(backend, array, close, dtype, name, reads, masked, block_keys):
     """A tile, or several one after the other, whose numerators are stored or made once more."""
     pairs, queries, keys, size, width = SHAPES[name]
