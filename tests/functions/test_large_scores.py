@@ -8,7 +8,7 @@ import pytest
 
 from minidrop import Tensor, functions
 from minidrop.backend import Backend, NumpyBackend
-from minidrop.backend.numpy import backend as numpy_backend
+from minidrop.backend.numpy import chunks
 from minidrop.kernels import threads
 
 PLACES, CLASSES = 37, 1001
@@ -38,7 +38,7 @@ def test_pieces_and_threads_change_no_bit(monkeypatch, scores, ignored):
     results = [everything(Backend(), x, label, ignore_label)]        # all rows at once
     for count, rows in ((1, 1), (1, 2), (1, 5), (1, 1000), (3, 1), (3, 4), (2, 1000)):
         monkeypatch.setattr(threads, "COUNT", count)
-        monkeypatch.setattr(numpy_backend, "_CHUNK_BYTES", rows * x[0].nbytes + 1)
+        monkeypatch.setattr(chunks, "_BYTES", rows * x[0].nbytes + 1)
         results.append(everything(NumpyBackend(), x, label, ignore_label))
     for result in results[1:]:
         for got, expected in zip(result, results[0], strict=True):
@@ -48,7 +48,7 @@ def test_pieces_and_threads_change_no_bit(monkeypatch, scores, ignored):
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_few_classes_too(monkeypatch, rng, dtype, axis):
-    monkeypatch.setattr(numpy_backend, "_CHUNK_BYTES", 40)
+    monkeypatch.setattr(chunks, "_BYTES", 40)
     x, label = rng.standard_normal((4, 3, 5)).astype(dtype), rng.integers(0, 3, 60 // (4, 3)[axis])
     results = (everything(on(), x, label, 2, axis) for on in (NumpyBackend, Backend))
     for got, expected in zip(*results, strict=True):

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from minidrop.backend.generic.attention import Attention as Generic
+from minidrop.backend.numpy.chunks import by_chunks, chunk_of
 from minidrop.backend.numpy.thin import as_types
 from minidrop.kernels import threads
 
 _FORMS = {512: (8, 2), 256: (4, 3)}         # rows and vectors of a block, see `thin._FORMS`
 _NONE = np.empty((0, 0, 0), np.bool_)
-_CHUNK_BYTES = 1 << 19      # of scores: they and their gradient fit into a core's own cache
 
 
 class Attention(Generic):
@@ -27,15 +27,8 @@ class Attention(Generic):
         if vectors.BITS:
             work(0, pairs)
             return
-        errors, step = np.geterr(), max(1, _CHUNK_BYTES // max(1, columns * itemsize))
-
-        def some(first, last):
-            with np.errstate(**errors):       # errstate is per thread: pass the caller's on
-                for start in range(first, last, step):
-                    work(start, min(last, start + step))
-
         # Each score is a sum of tens of products.
-        threads.by_parts(some, pairs, 8 * pairs * columns * itemsize)
+        threads.by_parts(by_chunks(work, chunk_of(columns, itemsize)), pairs, 8 * pairs * columns * itemsize)
 
     def attend(self, operands: tuple, bias: np.ndarray | None, reads: int | None, keep: np.ndarray | None,
                scales: tuple[float, float], top: np.ndarray, factor: np.ndarray, y: np.ndarray,

@@ -11,6 +11,7 @@ from minidrop.backend.generic import Backend
 from minidrop.backend.generic.nn import TANH_GATE
 from minidrop.backend.late import Late
 from minidrop.backend.numpy.attention import Attention
+from minidrop.backend.numpy.chunks import by_chunks, chunk_of
 from minidrop.backend.numpy.convolution import Convolutions
 from minidrop.backend.numpy.kept import KeptSets
 from minidrop.backend.numpy.late import LateProducts
@@ -21,8 +22,6 @@ from minidrop.backend.numpy.random import RandomNumbers
 from minidrop.backend.numpy.thin import ThinProducts
 from minidrop.backend.numpy.update import Updates
 from minidrop.kernels import threads
-
-_CHUNK_BYTES = 1 << 19      # an array of this size and its result fit into a core's own cache
 
 
 class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Attention, RandomNumbers, ThinProducts,
@@ -48,19 +47,12 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Attention, Ran
         self.pool.trim()
 
     def in_chunks(self, work: Callable, rows: int, columns: int, itemsize: int) -> None:
-        step = max(1, _CHUNK_BYTES // max(1, columns * itemsize))
+        step = chunk_of(columns, itemsize)
         if 0 < rows <= step:      # too little for a second thread
             work(0, rows)
             return
-        errors = np.geterr()
-
-        def some(first, last):
-            with np.errstate(**errors):       # errstate is per thread: pass the caller's on
-                for start in range(first, last, step):
-                    work(start, min(last, start + step))
-
         # `work` takes several passes, so an element costs more than a streamed one.
-        threads.by_rows(some, rows, rows * columns * itemsize)
+        threads.by_rows(by_chunks(work, step), rows, rows * columns * itemsize)
 
     def describe(self) -> str:
         return f"cpu (NumPy {np.__version__}, {threads.COUNT} kernel thread{'s' * (threads.COUNT != 1)})"
