@@ -157,8 +157,8 @@ def introduce(solver: Solver) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if communicator.local_size > 1 and not os.environ.get("OMP_NUM_THREADS"):
         threads = max(1, cores // communicator.local_size)
-        log.warning("%d ranks share %s, where each may use %d cores; better give each its own: mpiexec -genv "
-                    "OMP_NUM_THREADS %d -genv MINIDROP_THREADS %d ...", communicator.local_size,
+        log.warning("%d ranks share %s, where each may use %d cores; better give each its own: set "
+                    "OMP_NUM_THREADS=%d and MINIDROP_THREADS=%d", communicator.local_size,
                     communicator.host, cores, threads, threads)
 
 

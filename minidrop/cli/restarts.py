@@ -19,7 +19,7 @@ from minidrop.cli.console import echo
 from minidrop.cli.run_folder import fresh_folder, run_name
 from minidrop.cli.watched import CAN_WATCH, watched
 from minidrop.errors import ParallelError
-from minidrop.solver.mpi import launched_size
+from minidrop.solver.mpi import launch_line, launched_size
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def with_restarts(arguments: list[str], solver: Any, out: Any, resume: Any, rest
         raise click.UsageError("--restarts needs Linux")
     if launched_size() > 1:
         raise click.UsageError(f"--restarts goes around the launcher, not behind it: minidrop train "
-                               f"--restarts {restarts} --launcher 'mpiexec -n {launched_size()}' ...")
+                               f"--restarts {restarts} --launcher '{launch_line(launched_size())}' ...")
     if resume not in (None, "auto"):
         raise click.UsageError("--restarts goes on from the newest snapshot in the run folder: it takes no "
                                "--resume FILE (Caffe's -snapshot); --resume auto does")

@@ -38,6 +38,7 @@ from minidrop.config import load_solver
 from minidrop.errors import MinidropError, visible_name
 from minidrop.snapshot import read_header
 from minidrop.solver import Solver
+from minidrop.solver.mpi import launch_line
 from minidrop.solver.signals import EFFECTS, StopSignals, exit_code_of
 from minidrop.solver.watchdog import TIMEOUT
 from minidrop.solver.wire import WIRES
@@ -166,7 +167,7 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
             if not trained.ranks.alone:
                 introduce(trained)
                 trained.add_callback(Traffic(trained.settings.max_iter))
-                before = f"mpiexec -n {communicator.size} "
+                before = f"{launch_line(communicator.size)} "
             again = [*without(context.obj, "resume", "snapshot", "out"), "--out", str(folder.path),
                      "--resume", "auto"]
             code = _train(trained, signals, view, narrator, f"{before}minidrop {shlex.join(again)}")

@@ -17,6 +17,7 @@ from minidrop.solver.communicator import Alone, Communicator
 from minidrop.solver.watchdog import TIMEOUT, Watchdog
 
 # What launchers tell a process of the number of its fellows: MPICH and others with PMI, Open MPI, Slurm.
+# The first that is set counts: within a job, mpiexec starts helpers of its own as one task of Slurm a node.
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 _LAUNCHERS = (*_SIZES, "PMIX_RANK")
@@ -30,16 +31,23 @@ _LONGEST_NAME = 255                 # bytes of a host's name
 
 def launched_size(environment: Mapping[str, str] = os.environ) -> int:
     """Return how many processes a launcher says it started with this one; 1 if there is no launcher."""
-    return max(_numbers(environment, _SIZES), default=1)
+    return next(_numbers(environment, _SIZES), 1)
 
 
 def launched_rank(environment: Mapping[str, str] = os.environ) -> int:
     """Return which of them a launcher says this one is, from 0."""
-    return max(_numbers(environment, _RANKS), default=0)
+    return next(_numbers(environment, _RANKS), 0)
+
+
+def launch_line(size: int, environment: Mapping[str, str] = os.environ) -> str:
+    """Return the command that starts `size` processes as those of this run were: "mpiexec -n 4"."""
+    by_slurm = "SLURM_STEP_NUM_TASKS" in environment
+    by_mpiexec = "PMI_HOSTNAME" in environment or "OMPI_COMM_WORLD_SIZE" in environment
+    return f"srun --mpi=pmi2 -n {size}" if by_slurm and not by_mpiexec else f"mpiexec -n {size}"
 
 
 def _numbers(environment, names):
-    return [int(environment[name]) for name in names if environment.get(name, "").isdecimal()]
+    return (int(environment[name]) for name in names if environment.get(name, "").isdecimal())
 
 
 def world(environment: Mapping[str, str] = os.environ, timeout: float = TIMEOUT) -> Communicator:
@@ -71,7 +79,7 @@ def world(environment: Mapping[str, str] = os.environ, timeout: float = TIMEOUT)
     if size < wanted:
         raise ParallelError(f"{wanted} processes were started to train together, but MPI finds only {size}: "
                             f"the launcher is of another MPI than that of mpi4py, "
-                            f"{MPI.Get_library_version()[:40]!r}. Use the mpiexec of that one; with Slurm, "
+                            f"{library()}. Use the mpiexec of that one; with Slurm, "
                             f"srun --mpi=pmi2. To train each alone: --no-mpi")
     return MPIRanks(MPI, timeout) if size > 1 else Alone()
 

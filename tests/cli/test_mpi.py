@@ -16,7 +16,7 @@ import pytest
 
 from minidrop.cli.ranks import PATIENCE
 from minidrop.errors import ParallelError
-from minidrop.solver.mpi import _interruptible, launched_size, world
+from minidrop.solver.mpi import _interruptible, launch_line, launched_rank, launched_size, world
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120         # no training may take longer
@@ -172,6 +172,18 @@ def test_what_a_launcher_says():
     assert launched_size({}) == 1 and world({}).size == 1
     assert launched_size({"PMI_SIZE": "4"}) == launched_size({"OMPI_COMM_WORLD_SIZE": "4"}) == 4
     assert launched_size({"PMI_SIZE": "x"}) == 1
+    assert launch_line(4, {"PMI_SIZE": "4"}) == "mpiexec -n 4"
+
+
+def test_launchers_within_a_job_of_slurm():
+    """srun starts ranks itself; mpiexec starts helpers through srun, one task a node, and they the ranks."""
+    ranks = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}
+    assert launched_size(ranks) == 4 and launched_rank(ranks) == 3
+    assert launch_line(4, {**ranks, "PMI_SIZE": "4", "PMI_RANK": "3"}) == "srun --mpi=pmi2 -n 4"
+    ranks = {"PMI_HOSTNAME": "n2", "PMI_SIZE": "1", "PMI_RANK": "0",
+             "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}
+    assert launched_size(ranks) == 1 and launched_rank(ranks) == 0
+    assert launch_line(1, ranks) == "mpiexec -n 1"
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no limit of time is set on this system")

@@ -58,7 +58,8 @@ def without_prefix(words):
         assert words[1] == "-u"
         return without_prefix(words[3:])
     if words[0] == "srun":
-        return without_prefix([word for word in words[1:] if not word.startswith("--mpi")])
+        options = ("--mpi=", "--cpus-per-task=")
+        return without_prefix([word for word in words[1:] if not word.startswith(options)])
     if re.match(r"\w+=", words[0]):
         return without_prefix(words[1:]) if len(words) > 1 else ["export"]
     return words
