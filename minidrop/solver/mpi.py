@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, NoReturn
 
 import numpy as np
@@ -81,7 +83,23 @@ def world(environment: Mapping[str, str] = os.environ, timeout: float = TIMEOUT)
                             f"the launcher is of another MPI than that of mpi4py, "
                             f"{library()}. Use the mpiexec of that one; with Slurm, "
                             f"srun --mpi=pmi2. To train each alone: --no-mpi")
-    return MPIRanks(MPI, timeout) if size > 1 else Alone()
+    if size == 1:
+        return Alone()
+    _end_together()
+    return MPIRanks(MPI, timeout)
+
+
+@cache
+def _end_together():
+    """Have an exception that nothing catches end all ranks, as under `python -m mpi4py`."""
+    from mpi4py.run import set_abort_status
+    show = sys.excepthook
+
+    def hook(kind, error, traceback):
+        show(kind, error, traceback)
+        set_abort_status(error)     # when the interpreter ends, in place of waiting for the other ranks
+
+    sys.excepthook = hook
 
 
 @contextmanager

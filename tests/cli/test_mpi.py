@@ -25,16 +25,16 @@ DROPS = ("--dropout", "approx:PERIODIC", "--dtype", "float64")
 
 @pytest.fixture(scope="module")
 def mpiexec():
-    """mpiexec(ranks, *arguments) -> a process that runs `minidrop arguments` on so many ranks."""
+    """mpiexec(ranks, *arguments) -> a process that runs `minidrop arguments` on so many ranks, or `of` it."""
     pytest.importorskip("mpi4py", reason="mpi4py (the extra `mpi`) moves gradients between processes")
     program = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if program is None:
         pytest.skip("there is no mpiexec (the extra `mpi` brings one)")
 
-    def start(ranks, *arguments):
+    def start(ranks, *arguments, of=("-m", "minidrop")):
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "MINIDROP_DEBUG": "", "MINIDROP_THREADS": "1",
                        "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen([program, "-n", str(ranks), sys.executable, "-m", "minidrop",
+        return subprocess.Popen([program, "-n", str(ranks), sys.executable, *of,
                                  *map(str, arguments)], env=environment, text=True, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE)
     return start
@@ -166,6 +166,25 @@ def test_alone_or_together(tiny, minidrop, monkeypatch):
     monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
     refused = minidrop("train", "--solver", tiny.solver, "--out", "p", "--mpi")
     assert refused.code == 1 and "no launcher started other processes" in refused.err
+
+
+def test_an_error_of_one_rank_ends_a_program(tmp_path, mpiexec):
+    """The others would wait for it as long as for a rank that hangs."""
+    program = tmp_path / "program.py"
+    program.write_text("""
+import numpy as np
+from minidrop.solver.mpi import world
+ranks = world()
+assert world().size == 2            # asking twice changes nothing
+if ranks.rank == 1:
+    raise ValueError("wrong on this rank alone")
+ranks.gather(np.zeros(1))
+""")
+    started = time.monotonic()
+    child = mpiexec(2, of=(program,))
+    _, err = child.communicate(timeout=SECONDS)
+    assert child.returncode == 1 and time.monotonic() - started < SECONDS / 2
+    assert err.count("Traceback") == 1 and "ValueError: wrong on this rank alone" in err
 
 
 def test_what_a_launcher_says():

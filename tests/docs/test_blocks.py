@@ -209,7 +209,7 @@ def test_a_program_of_several_ranks(folder):
         pytest.skip("there is no mpiexec")
     for block in blocks_of(ROOT / "docs" / "how_to" / "several_machines.md", "python"):
         (folder / "program.py").write_text(block.code)
-        done = subprocess.run([mpiexec, "-n", "2", sys.executable, "-m", "mpi4py", "program.py"],
+        done = subprocess.run([mpiexec, "-n", "2", sys.executable, "program.py"],
                               capture_output=True, text=True, timeout=120,
                               env={**os.environ, "PYTHONPATH": str(ROOT), "MINIDROP_THREADS": "1"})
         assert done.returncode == 0, done.stderr
