@@ -19,10 +19,9 @@ import numba
 import numpy as np
 
 from minidrop.kernels.cpu import jit
-from minidrop.kernels.cpu_nn import LEAST, scaled_exponential
+from minidrop.kernels.cpu_nn import LEAST, exponential
 from minidrop.kernels.vectors import add_products, pointer, transpose_square
 
-_CHUNK = 512
 _ZERO = np.float32(0)
 
 
@@ -122,23 +121,18 @@ def _sum(row: Any, lanes: Any) -> Any:
 @jit
 def _exponentials(e: Any, top: Any, queries: Any, keys: Any, reads: Any, lanes: Any) -> None:
     """e = exp(e - top) in each row, as far as its query reads; where top is -infinity it counts as 0."""
-    # Made here: that they overlap with nothing else is known, and the loops vectorise.
-    factors, bits = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.int32)
-    powers = bits.view(np.float32)
     for i in range(queries):
         shift = e.dtype.type(0) if top[i] == -np.inf else top[i]
         end = _whole(min(keys, reads + i), lanes.size)
-        for start in range(0, end, _CHUNK):
-            part = e[i, start:min(end, start + _CHUNK)]
-            if e.itemsize == 8:
-                for k in range(part.size):
-                    part[k] = math.exp(part[k] - shift)
-            else:
-                for k in range(part.size):
-                    z = np.float32(part[k] - shift)
-                    factors[k], bits[k] = scaled_exponential(-LEAST if z < -LEAST else z, _ZERO)
-                for k in range(part.size):
-                    part[k] = _ZERO if part[k] - shift < -LEAST else factors[k] * powers[k]
+        part = e[i, :end]
+        if e.itemsize == 8:
+            for k in range(end):
+                part[k] = math.exp(part[k] - shift)
+        else:
+            for k in range(end):
+                z = np.float32(part[k] - shift)
+                power = exponential(-LEAST if z < -LEAST else z, _ZERO)
+                part[k] = _ZERO if z < -LEAST else power
         e[i, end:] = 0
 
 

@@ -1,8 +1,7 @@
 """Numba loops of transformers: x times its own distribution function, scores of attention, turned pairs.
 
 References: backend/generic/nn.py. The gates in float32 alone: exponentials here are sums of powers and a
-shift into the exponent, which vectorise, where a call of the C library would be one for each entry. Loops
-over runs of _CHUNK entries, whose intermediate results stay in the L1 cache.
+shift into the exponent, which vectorise, where a call of the C library would be one for each entry.
 """
 
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from minidrop.kernels.cpu import jit
+from minidrop.kernels.vectors import float_of_bits
 
-_CHUNK = 256
 _LANES = 32         # of the largest entry of a row: as many as make its loops vectorise
 LEAST = np.float32(87.3)       # exp(-87.3) is nearly the smallest normal number
 _FAR = np.float32(13.2)         # exp(-13.2^2 / 2) as well
@@ -32,13 +31,13 @@ _TAIL = tuple(map(np.float32, (
 
 
 @jit
-def scaled_exponential(z: Any, low: Any) -> Any:
-    """Return (p, bits): exp(z + low) is p times the number that has these bits; -LEAST <= z <= 0."""
+def exponential(z: Any, low: Any) -> Any:
+    """Return exp(z + low); -LEAST <= z <= 0."""
     n = np.int32(z * _LOG2_E - _HALF)       # towards zero: the nearest
     whole = np.float32(n)
     r = ((z - whole * _LN2_HIGH) - whole * _LN2_LOW) + low
     rest = (((_E[4] * r + _E[3]) * r + _E[2]) * r + _E[1]) * r + _E[0]
-    return _ONE + (r + r * r * rest), np.int32((n + 127) << 23)
+    return (_ONE + (r + r * r * rest)) * float_of_bits(np.int32((n + 127) << 23))
 
 
 @jit
@@ -48,57 +47,41 @@ def normal_gate(x: np.ndarray, y: Any, slope: Any, first: Any, last: Any) -> Non
     Phi(-t) = exp(-t^2 / 2) R(t): the tail has as many exact digits as the middle. t^2 is taken to twice as
     many digits, as an error of the exponent is one of the result.
     """
-    factors, bits = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.int32)
-    powers = bits.view(np.float32)
-    for start in range(first, last, _CHUNK):
-        a = x[start:min(last, start + _CHUNK)]
-        for k in range(a.size):
-            t = abs(a[k])
-            t = _FAR if t > _FAR else t
-            cut = t * _SPLIT
-            high = cut - (cut - t)
-            rest = t - high
-            factors[k], bits[k] = scaled_exponential(-_HALF * high * high,
-                                                     -(high * rest + _HALF * rest * rest))
-        b, c = y[start:start + a.size], slope[start:start + a.size]
-        for k in range(a.size):
-            t = abs(a[k])
-            e = _ZERO if t > _FAR else factors[k] * powers[k]
-            t = _FAR if t > _FAR else t
-            q = (t - _FOUR) / (t + _FOUR)
-            p = ((((_TAIL[10] * q + _TAIL[9]) * q + _TAIL[8]) * q + _TAIL[7]) * q + _TAIL[6]) * q + _TAIL[5]
-            p = ((((p * q + _TAIL[4]) * q + _TAIL[3]) * q + _TAIL[2]) * q + _TAIL[1]) * q + _TAIL[0]
-            tail = e * p / (_ONE + t)
-            share = tail if a[k] < _ZERO else _ONE - tail
-            b[k] = a[k] * share
-            c[k] = share + a[k] * (e * _DENSITY)
+    a, b, c = x[first:last], y[first:last], slope[first:last]
+    for k in range(a.size):
+        far = abs(a[k]) > _FAR
+        t = _FAR if far else abs(a[k])
+        cut = t * _SPLIT
+        high = cut - (cut - t)
+        rest = t - high
+        e = exponential(-_HALF * high * high, -(high * rest + _HALF * rest * rest))
+        e = _ZERO if far else e
+        q = (t - _FOUR) / (t + _FOUR)
+        p = ((((_TAIL[10] * q + _TAIL[9]) * q + _TAIL[8]) * q + _TAIL[7]) * q + _TAIL[6]) * q + _TAIL[5]
+        p = ((((p * q + _TAIL[4]) * q + _TAIL[3]) * q + _TAIL[2]) * q + _TAIL[1]) * q + _TAIL[0]
+        tail = e * p / (_ONE + t)
+        share = tail if a[k] < _ZERO else _ONE - tail
+        b[k] = a[k] * share
+        c[k] = share + a[k] * (e * _DENSITY)
 
 
 @jit
 def logistic_gate(x: np.ndarray, linear: Any, cubic: Any, y: Any, slope: Any, first: Any, last: Any) -> None:
     """y = x s, s = 1 / (1 + exp(-w)), w = linear x + cubic x^3; slope = dy / dx; cubic has linear's sign."""
-    factors, bits = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.int32)
-    powers = bits.view(np.float32)
     steep, bend = abs(linear), abs(cubic)
     three = np.float32(3) * cubic
-    for start in range(first, last, _CHUNK):
-        a = x[start:min(last, start + _CHUNK)]
-        for k in range(a.size):
-            t = abs(a[k])
-            t = _HUGE if t > _HUGE else t
-            w = t * (steep + bend * t * t)
-            w = LEAST if w > LEAST else w
-            factors[k], bits[k] = scaled_exponential(-w, _ZERO)
-        b, c = y[start:start + a.size], slope[start:start + a.size]
-        for k in range(a.size):
-            t = abs(a[k])
-            t = _HUGE if t > _HUGE else t
-            e = _ZERO if t * (steep + bend * t * t) > LEAST else factors[k] * powers[k]
-            major = _ONE / (_ONE + e)
-            minor = e * major
-            share = minor if a[k] * linear < _ZERO else major
-            b[k] = a[k] * share
-            c[k] = share + a[k] * (linear + three * t * t) * (major * minor)
+    a, b, c = x[first:last], y[first:last], slope[first:last]
+    for k in range(a.size):
+        t = abs(a[k])
+        t = _HUGE if t > _HUGE else t
+        w = t * (steep + bend * t * t)
+        e = exponential(-LEAST if w > LEAST else -w, _ZERO)
+        e = _ZERO if w > LEAST else e
+        major = _ONE / (_ONE + e)
+        minor = e * major
+        share = minor if a[k] * linear < _ZERO else major
+        b[k] = a[k] * share
+        c[k] = share + a[k] * (linear + three * t * t) * (major * minor)
 
 
 @jit

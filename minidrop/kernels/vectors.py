@@ -203,6 +203,21 @@ def pointer(context: Any, address: Any, zero: Any) -> Any:
     return signature, code
 
 
+def _float_of_bits(context: Any, bits: Any) -> Any:
+    """Return the float32 that has the bits of an int32."""
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.int32), code
+
+
+def _or_plain(code, plain):
+    return plain if numba.config.DISABLE_JIT else intrinsic(code)
+
+
+float_of_bits: Any = _or_plain(_float_of_bits, lambda bits: bits.view(np.float32))
+
+
 # -- words of an int64 array that several threads read and write, in one order for all of them ---------------
 def _word(context, builder, signature, args):
     array = context.make_array(signature.args[0])(context, builder, args[0])
