@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -36,7 +37,7 @@ class PieceProduct:
     three products of a piece (forward, input gradient, weight gradient) have its size. Raises ShapeError.
     """
 
-    __slots__ = ("pieces", "scale", "transpose", "x_shape", "saved")
+    __slots__ = ("pieces", "scale", "transpose", "x_shape", "groups", "saved")
     out_kept = None
 
     def __init__(self, pieces: Sequence[Piece], scale: float = 1.0, transpose: bool = False):
@@ -47,48 +48,66 @@ class PieceProduct:
         inputs, outputs = W.shape if self.transpose else W.shape[::-1]
         self.x_shape = x.shape
         y = backend.zeros((x.shape[0], outputs), x.dtype)
-        groups = _together(self.pieces)
-        self.saved: list[tuple] = []    # (part of x, of W, their Kept, ranges of rows) of each product
+        together = _together(self.pieces)
+        for outs, ins in together:
+            if (outs.total, ins.total) != (outputs, inputs):
+                raise ShapeError(f"linear: a piece of {outs} outputs by {ins} inputs does not fit W of "
+                                 f"shape {W.shape}, which has {outputs} outputs and {inputs} inputs")
+        self.groups = [(*((ins, outs) if self.transpose else (outs, ins)), ranges)
+                       for (outs, ins), ranges in together.items()]
+        self.saved: list[Any] = [None] * len(self.groups)       # (part of x, of W) of each product
 
-        def products():     # lazily: a device that multiplies one at a time also gathers one at a time
-            for (outs, ins), ranges in groups.items():
-                if (outs.total, ins.total) != (outputs, inputs):
-                    raise ShapeError(f"linear: a piece of {outs} outputs by {ins} inputs does not fit W of "
-                                     f"shape {W.shape}, which has {outputs} outputs and {inputs} inputs")
-                part = backend.scaled(gathered(backend, x, ranges, ins), self.scale)
-                rows, cols = (ins, outs) if self.transpose else (outs, ins)
-                weight = backend.submatrix(W, rows, cols)
-                self.saved.append((part, weight, rows, cols, ranges))
-                yield part, weight, False, not self.transpose
+        def product(i):
+            rows, cols, ranges = self.groups[i]
+            part = backend.scaled(gathered(backend, x, ranges, rows if self.transpose else cols), self.scale)
+            self.saved[i] = part, backend.submatrix(W, rows, cols)
+            return *self.saved[i], False, not self.transpose
 
-        for ((outs, _), ranges), product in zip(groups.items(), backend.gemms(products()), strict=True):
-            _scatter(backend, y, ranges, outs, product)
+        made = backend.gemms_of([partial(product, i) for i in range(len(self.groups))], self._terms)
+        for (rows, cols, ranges), one in zip(self.groups, made, strict=True):
+            _scatter(backend, y, ranges, cols if self.transpose else rows, one)
         if b is not None:
             y += b
         return y
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> Any:
         """Return the gradients of x and of W, Blocks; None for one that is not wanted."""
-        gx = backend.zeros(self.x_shape, gy.dtype) if wanted[0] else None
-        blocks = []
+        gys: list[Any] = [None] * len(self.groups)
 
-        def products():
-            for part, weight, rows, cols, ranges in self.saved:
-                gy_part = gathered(backend, gy, ranges, rows if not self.transpose else cols)
-                if wanted[0]:
-                    yield gy_part, weight, False, self.transpose
-                if wanted[1]:
-                    yield *((part, gy_part) if self.transpose else (gy_part, part)), True, False
+        def input_gradient(i):
+            weight, self.saved[i] = self.saved[i][1], (self.saved[i][0], None)
+            return own(i), weight, False, self.transpose
 
-        done = backend.gemms(products())
-        for _, _, rows, cols, ranges in self.saved:
-            if wanted[0]:
-                _scatter(backend, gx, ranges, rows if self.transpose else cols,
-                         backend.scaled(next(done), self.scale))
-            if wanted[1]:
-                blocks.append(Block(next(done), rows, cols))
+        def weight_gradient(i):
+            factors = (self.saved[i][0], own(i)) if self.transpose else (own(i), self.saved[i][0])
+            return backend.late_product(*factors, self.groups[i][1]) or (*factors, True, False)
+
+        def own(i):
+            if gys[i] is None:
+                rows, cols, ranges = self.groups[i]
+                gys[i] = gathered(backend, gy, ranges, cols if self.transpose else rows)
+            return gys[i]
+
+        kinds = [kind for kind, want in zip((input_gradient, weight_gradient), wanted, strict=False) if want]
+        made = backend.gemms_of([partial(kind, i) for i in range(len(self.groups)) for kind in kinds],
+                                self._terms * len(kinds))
         self.saved = []
-        return gx, Blocks(blocks, gy.dtype) if wanted[1] else None
+        gx = None
+        if wanted[0]:
+            gx = backend.zeros(self.x_shape, gy.dtype)
+            for (rows, cols, ranges), one in zip(self.groups, made[::len(kinds)], strict=True):
+                _scatter(backend, gx, ranges, rows if self.transpose else cols,
+                         backend.scaled(one, self.scale))
+        if not wanted[1]:
+            return gx, None
+        weights = zip(self.groups, made[len(kinds) - 1::len(kinds)], strict=True)
+        return gx, Blocks([Block(one, rows, cols) for (rows, cols, _), one in weights], gy.dtype)
+
+    @property
+    def _terms(self):
+        """How many products of two numbers one of the three products takes."""
+        return sum((piece.last - piece.first) * piece.outputs.count * piece.inputs.count
+                   for piece in self.pieces)
 
 
 def _together(pieces):

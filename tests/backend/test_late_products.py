@@ -107,10 +107,13 @@ def test_what_may_be_infinite_is_computed_and_looked_at():
 
 
 def net_text(groups):
+    return text_of(f"PERIODIC groups: {groups} step: 8", f"PERIODIC groups: {groups} step: 4")
+
+
+def text_of(first, second):
     return (IMAGES + ip("ip1", "data", 61) + layer("ReLU", "relu1", "ip1")
-            + drop("drop1", "ip1", top="d1", settings=f"groups: {groups} step: 8") + ip("ip2", "d1", 37)
-            + drop("drop2", "ip2", top="d2", settings=f"groups: {groups} step: 4") + ip("ip3", "d2", 7)
-            + LOSS % "ip3")
+            + drop("drop1", "ip1", first, "d1") + ip("ip2", "d1", 37)
+            + drop("drop2", "ip2", second, "d2") + ip("ip3", "d2", 7) + LOSS % "ip3")
 
 
 def solver_of(groups, more=""):
@@ -125,6 +128,14 @@ def test_the_contract(groups, always):
     for iteration in range(2):
         assert_matches_masked_dense(net, iteration, images())
     assert len(always) >= 2 * (1 + 2 * groups)
+
+
+@pytest.mark.parametrize("family", ["TILE", "BLOCK"])
+def test_the_contract_of_pieces(family, always):
+    net = net_of(text_of(family, family))
+    for iteration in range(4):
+        assert_matches_masked_dense(net, iteration, images())
+    assert len(always) >= 4
 
 
 @pytest.mark.parametrize("groups", [1, 2])
