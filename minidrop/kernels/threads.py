@@ -222,13 +222,17 @@ def by_parts(work: Callable, parts: int, elements: int) -> None:
     """Call work(first, last) over 0..parts as `by_rows` does, where the work itself multiplies matrices.
 
     A product of a part's own has BLAS on one thread: as many parts at once keep the cores busier than one
-    product on all of them. Where BLAS cannot be told, or there are too few parts, it keeps its threads.
+    product on all of them. Where BLAS cannot be told, or there are too few parts, it keeps its threads, as
+    it does for the last parts if they are not enough for all of ours.
     """
     if COUNT < 2 or parts < 2 or 2 * parts < COUNT or elements < _LEAST_ELEMENTS or _blas() is None:
         work(0, parts)
         return
+    even = parts if parts < COUNT else parts - parts % COUNT
     with _blas_on_one_thread:
-        by_rows(work, parts, elements)
+        by_rows(work, even, elements)
+    if even < parts:
+        work(even, parts)
 
 
 class _BlasOnOneThread:

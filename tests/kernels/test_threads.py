@@ -118,6 +118,9 @@ class TestPartsThatMultiply:
         assert get() == 2
         threads.by_parts(lambda *own: seen.append(get()), 4, 10)        # too little work: nothing is changed
         assert seen[-1] == 2
+        alone = []      # the fifth part has nothing beside it: BLAS has its threads
+        threads.by_parts(lambda *own: alone.append((*own, get())), 5, 1 << 30)
+        assert sorted(alone) == [(0, 2, 1), (2, 4, 1), (4, 5, 2)]
         put(before)
 
 
