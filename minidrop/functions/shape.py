@@ -40,7 +40,8 @@ class Reshape(Function):
 
 
 class Flatten(Function):
-    """Merge axes `axis` .. `end`. A kept set on the first of them is passed on, each entry as a run."""
+    """Merge axes `axis` .. `end`. A kept set on the first of them is passed on, each entry as a run; one on
+    an axis that is not merged stays on it."""
 
     __slots__ = ("axis", "end", "before")
     kept_rule = "native"
@@ -52,10 +53,13 @@ class Flatten(Function):
         kept, at = self.input_kept[0]
         rest = math.prod(x.shape[self.axis + 1:self.end + 1])
         if kept is not None:
-            if at % x.ndim != self.axis:
+            at %= x.ndim
+            samples = at - 1 if isinstance(kept, KeptByGroup) else at
+            if self.axis < at and samples <= self.end:
                 raise ShapeError(f"flatten from axis {self.axis} on would mix the entries of {kept} on axis "
                                  f"{at}; call functions.expand on it first")
-            self.output_kept = (kept.spread(rest), self.axis)
+            self.output_kept = ((kept.spread(rest), at) if at == self.axis else
+                                (kept, at if at < self.axis else at - self.end + self.axis))
         self.before = x.shape
         return x.reshape(x.shape[:self.axis] + (x.shape[self.axis] * rest,) + x.shape[self.end + 1:])
 

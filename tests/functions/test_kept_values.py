@@ -5,7 +5,7 @@ import pytest
 from cases import in_turn
 from operator_cases import numbers
 
-from minidrop import Kept, Tensor, functions
+from minidrop import Kept, ShapeError, Tensor, functions
 from minidrop.kept import KeptByGroup
 
 KEPT = [Kept(1, 2, 1, 6), Kept.of([0, 1, 5], 6), KeptByGroup([Kept(0, 2, 1, 6), Kept.of([3], 6)])]
@@ -39,6 +39,8 @@ ZERO_AT_ZERO = {
     "factor": (lambda x: functions.affine(x, VECTOR), (4, 6), 1),
     "gelu": (functions.gelu, (4, 6), 1),
     "layer norm": (lambda x: functions.layer_norm(x, VECTOR), (4, 6, 6), 1),
+    "flatten behind": (lambda x: functions.flatten(x, 2), (4, 6, 3, 2), 1),
+    "flatten before": (lambda x: functions.flatten(x, 0, 1), (2, 3, 4, 6), 3),
 }
 
 
@@ -108,3 +110,10 @@ def test_real_settings_of_integers_are_not_rounded():
     for y in (functions.clip(x, -1, 2), functions.relu(x), functions.absval(x), x.clamp(min=1)):
         assert y.dtype == np.int64
     assert functions.clip(x, -1, 2).tolist() == [[-1, 0, 2]] and x.clamp(min=1).tolist() == [[1, 1, 3]]
+
+
+@pytest.mark.parametrize("axis, end", [(1, 2), (0, 2), (0, 1)])
+def test_flatten_refuses_to_mix_kept_entries_or_the_samples_of_groups(axis, end):
+    x, _ = compact((2, 4, 6, 3), 2, KEPT[2])
+    with pytest.raises(ShapeError, match="would mix the entries of"):
+        functions.flatten(x, axis, end)

@@ -98,6 +98,9 @@ NETS = {
                           LOSS % "ip"), UP + READS),
     "Flatten, InnerProduct": (lambda d: (C1, d("c1"), layer("Flatten", "flat", "d"), ip("ip", "flat", 7),
                                          LOSS % "ip"), UP + READS),
+    "Flatten of the places": (
+        lambda d: (C1, d("c1"), layer("Flatten", "flat", "d", None, "flatten_param { axis: 2 }"),
+                   ip("ip", "flat", 7), LOSS % "ip"), UP + READS),
     "InnerProduct": (lambda d: (C1, d("c1"), ip("ip", "d", 7, "transpose: true"), LOSS % "ip"), UP + READS),
     "groups above": (lambda d: (conv("c1", "data", 12, "kernel_size: 3 group: 2"), d("c1"), C2, *END),
                      UP + DOWN),
