@@ -233,7 +233,7 @@ def _of_csv(path, name, reading):
 
 
 def _rows(path, delimiter, columns):
-    """Yield the chosen columns of each line as float64; the first line may be one of names."""
+    """Yield the chosen columns of each line as float64; the first line may be one of names, none a number."""
     width = None
     with open_regular(path) as file:
         number = 0
@@ -254,12 +254,13 @@ def _rows(path, delimiter, columns):
             try:
                 row = np.array(chosen, np.float64)
             except ValueError:
-                if width is None:           # the names of columns
+                wrong = [part for part in chosen if not _is_number(part)]
+                if width is None and len(wrong) == len(chosen):         # the names of columns
                     width = len(parts)
                     continue
-                wrong = next(part for part in chosen if not _is_number(part))
-                raise DataError(f"{path}:{number}: expected numbers, got {wrong.strip()[:40]!r}; leave out "
-                                f"other columns with --columns") from None
+                names = ", or names of columns alone" if width is None else ""
+                raise DataError(f"{path}:{number}: expected numbers{names}, got {wrong[0].strip()[:40]!r}; "
+                                f"leave out other columns with --columns") from None
             width = len(parts)
             yield row
 

@@ -83,6 +83,8 @@ def test_columns_and_names_of_a_csv(tmp_path):
 
 @pytest.mark.parametrize("text, message", [
     ("a,b\n1,2\n3\n", r"x\.csv:3: expected 2 columns as before, got 1"),
+    ("1,\n3,4\n", r"x\.csv:1: expected numbers, or names of columns alone, got ''"),
+    ("0.5,n/a\n3,4\n", r"x\.csv:1: expected numbers, or names of columns alone, got 'n/a'"),
     ("1,2\n3,x\n", r"x\.csv:2: expected numbers, got 'x'; leave out other columns with --columns"),
     ("", "expected lines of numbers, got none"),
     ("a,b\n", "expected lines of numbers, got none")])
