@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from minidrop.config import apply_overrides, decimal, param_fields
+from minidrop.backend import get_backend
+from minidrop.config import apply_overrides, decimal, minidrop_pb2, param_fields
+from minidrop.config.load import NetConfig
 from minidrop.config.minidrop_pb2 import RecurrentParameter
 from minidrop.errors import ConfigError
+from minidrop.layers import Context
+from minidrop.net.graph import build_graph
+from minidrop.net.problems import Problems
 from minidrop.patterns.base import OWN_SETTINGS, find_family
 
 if TYPE_CHECKING:
     from minidrop.config import NetParameter
-    from minidrop.config.load import NetConfig
 
 log = logging.getLogger(__name__)
+
+Shapes = Callable[[int], "Sequence[tuple[int, ...]] | None"]
 
 
 def dropout_kind(kind: str) -> str:
@@ -31,7 +39,7 @@ def prepare_nets(configs: list[NetConfig], kind: str | None, overrides: Sequence
     """
     for config in configs:
         if kind:
-            convert_dropout(config.message, kind)
+            convert_dropout(config.message, kind, partial(_shapes_of_data, config))
     layers = [layer for config in configs for layer in config.message.layer]
     without = [not _recurrent(layer).HasField("hidden_dropout") for layer in layers]
     apply_overrides(configs, overrides)
@@ -48,7 +56,7 @@ def prepare_nets(configs: list[NetConfig], kind: str | None, overrides: Sequence
                     "hidden_dropout", kind)
 
 
-def convert_dropout(message: NetParameter, kind: str) -> None:
+def convert_dropout(message: NetParameter, kind: str, shapes: Shapes | None = None) -> None:
     """Convert the drop layers of a NetParameter to one kind, in place; each keeps its dropout_ratio.
 
     "none" sets every dropout_ratio to 0, those inside other layers included. "conventional" makes every
@@ -58,6 +66,8 @@ def convert_dropout(message: NetParameter, kind: str) -> None:
     it becomes a Dropout whose axes are the others, 2 and 3, and only such a Dropout becomes an
     ApproxDropout there; one that drops single values stays, which is logged. Settings of the old family
     that FAMILY does not read are dropped and logged. DropConnect and GaussianDropout stay as they are.
+    shapes: function(number of a layer) -> shapes of its tops, None where they are not known; it is asked of
+    layers that feed the net. By default what files hold is not known, and not taken for images.
     The hidden_dropout of a recurrent layer is converted likewise, but if FAMILY does not drop units it
     keeps its family, which is logged.
     Raises ConfigError for another kind.
@@ -66,11 +76,12 @@ def convert_dropout(message: NetParameter, kind: str) -> None:
     if kind == "none":
         _drop_nothing(message)
         return
+    shapes = cache(shapes or partial(_shapes_without_files, message))
     for number, layer in enumerate(message.layer):
         if _recurrent(layer).HasField("hidden_dropout"):
             _convert_hidden(layer, kind, family)
         if kind == "conventional" and layer.type == "ApproxDropout":
-            settings, axes = layer.approx_dropout_param, _axes_of_images(message, number)
+            settings, axes = layer.approx_dropout_param, _axes_of_images(message, number, shapes)
             _move_ratio(settings, layer.dropout_param)
             if axes is not None:
                 own = settings.axis % axes if settings.HasField("axis") else _usual_axis(axes)
@@ -78,7 +89,7 @@ def convert_dropout(message: NetParameter, kind: str) -> None:
             layer.type = "Dropout"
             layer.ClearField("approx_dropout_param")
         elif kind != "conventional" and layer.type == "Dropout":
-            axes = _axes_of_images(message, number)
+            axes = _axes_of_images(message, number, shapes)
             own = None if axes is None else _dropped_axis(layer.dropout_param, axes)
             if axes is not None and own is None:
                 log.info("layer %s: Dropout stays: it drops single values of images, and an ApproxDropout "
@@ -106,33 +117,65 @@ def _drop_nothing(message):
 # The types whose tops are images, and those whose tops are vectors; the others keep what their bottom is.
 _MAKE_IMAGES = frozenset(("Convolution", "Deconvolution", "Im2col", "Pooling"))
 _MAKE_VECTORS = frozenset(("ArgMax", "AttentionDecoder", "Embed", "Flatten", "GRU", "InnerProduct", "LSTM",
-                           "ParallelTextData", "RNN", "Reduction", "Reshape", "SPP", "TextData"))
+                           "ParallelTextData", "RNN", "Reduction", "SPP", "TextData"))
 
 
-def _axes_of_images(message, number):
+def _axes_of_images(message, number, shapes):
     """Return the number of axes of the images that a layer reads, None if it is not known to read any.
 
-    What stands behind a global pooling has one place a channel, and counts as vectors.
+    shapes: as for `convert_dropout`. What stands behind a global pooling, or is fed with one place a channel,
+    counts as vectors.
     """
     blob = message.layer[number].bottom[0] if message.layer[number].bottom else ""
     made, axes = False, None
-    for writer in reversed(message.layer[:number]):
+    for place in range(number - 1, -1, -1):
+        writer = message.layer[place]
         if blob not in writer.top:
             continue
-        if writer.type in _MAKE_VECTORS or writer.pooling_param.global_pooling:
+        if writer.type == "Reshape":
+            axes = _axes_of_reshape(writer.reshape_param)
+            break
+        if writer.pooling_param.global_pooling:
             return None
+        if writer.type in _MAKE_VECTORS:
+            axes = 3            # a window slides over a sequence, if any
+            break
         made = made or writer.type in _MAKE_IMAGES
         if not writer.bottom:
-            shapes = list(writer.input_param.shape) or list(writer.dummy_data_param.shape)
-            if shapes:
-                axes = len(shapes[min(list(writer.top).index(blob), len(shapes) - 1)].dim)
-            elif writer.type == "MemoryData":
-                axes = 4
+            found = shapes(place)
+            if found is not None:
+                shape = found[list(writer.top).index(blob)]
+                axes = len(shape) if made or math.prod(shape[2:]) > 1 else None
             break
         blob = writer.bottom[0]
     if made:
         return axes or 4
     return axes if axes is not None and axes > 3 else None
+
+
+def _axes_of_reshape(settings):
+    """Return how many axes a Reshape makes, None where those of its bottom decide."""
+    return len(settings.shape.dim) if not settings.axis and settings.num_axes == -1 else None
+
+
+def _shapes_of_data(config, number):
+    """Return the shapes of the tops of a layer that feeds a net, None if it is Python or cannot be made."""
+    if config.message.layer[number].type == "Python":
+        return None
+    alone = NetConfig(minidrop_pb2.NetParameter(layer=[config.message.layer[number]]), config.path)
+    context = Context("TRAIN", 0, "float32", get_backend("cpu"), config.path)
+    graph = build_graph(alone, context, Problems(alone))        # its mistakes are told when the net is built
+    [node] = graph.nodes
+    if not node.is_sound:
+        return None
+    node.layer.close()
+    return [graph.shapes[ref] for ref in node.tops]
+
+
+def _shapes_without_files(message, number):
+    if message.layer[number].type not in ("DummyData", "Input", "MemoryData"):
+        return None
+    return _shapes_of_data(NetConfig(message), number)
 
 
 def _dropped_axis(settings, axes):

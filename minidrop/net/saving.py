@@ -38,7 +38,7 @@ def save(net: Net, path: str | os.PathLike, diffs: bool = False, format: str | N
     arrays = {layer: [(p.data, p.dense_grad() if diffs else None) for p in own.values()]
               for layer, own in net.params.items()}
     if chosen == ".caffemodel":
-        write_binary_weights(path, as_caffe(net.config.message), arrays, to_host)
+        write_binary_weights(path, as_caffe(net), arrays, to_host)
     elif chosen == ".h5":
         first = {names[0] for names in net.owners().values()}
         owned = {layer: [f"{layer}/{name}" in first for name in own] for layer, own in net.params.items()}
@@ -49,15 +49,16 @@ def save(net: Net, path: str | os.PathLike, diffs: bool = False, format: str | N
                             f".safetensors, which chooses the format, or a format")
 
 
-def as_caffe(message: NetParameter) -> NetParameter:
+def as_caffe(net: Net) -> NetParameter:
     """Return the name and the layers of a net, without values, its drops in types that Caffe knows."""
-    net = NetParameter(name=message.name, layer=message.layer)
-    convert_dropout(net, "conventional")
-    for layer in net.layer:
+    message = NetParameter(name=net.config.message.name, layer=net.config.message.layer)
+    nodes, shapes = net.graph.nodes, net.graph.shapes
+    convert_dropout(message, "conventional", lambda number: [shapes[ref] for ref in nodes[number].tops])
+    for layer in message.layer:
         layer.ClearField("blobs")
         if layer.type == "GaussianDropout":
             layer.type = "Dropout"
         elif layer.type == "DropConnect":
             layer.type = "InnerProduct"
             layer.ClearField("dropout_param")
-    return net
+    return message

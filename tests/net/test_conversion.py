@@ -3,10 +3,12 @@
 import itertools
 import logging
 
+import h5py
+import numpy as np
 import pytest
 
 import minidrop as md
-from minidrop.config import decimal, parse_net
+from minidrop.config import decimal, load_net, parse_net
 from minidrop.errors import ConfigError
 from minidrop.net import Net
 from minidrop.net.conversion import convert_dropout, dropout_kind, prepare_nets
@@ -331,6 +333,49 @@ def test_the_other_axes_are_shared_and_back(shape, settings, axes):
     usual = 2 if len(shape) == 3 else 1
     assert (converted.approx_dropout_param.axis if converted.approx_dropout_param.HasField("axis")
             else usual) == own
+
+
+DROP = 'layer { name: "drop" type: "%s" bottom: "%s" top: "drop" }'
+CONV = ('layer { name: "conv" type: "Convolution" bottom: "%s" top: "conv" '
+        'convolution_param { num_output: 6 kernel_size: 1 } }')
+RESHAPE = ('layer { name: "reshape" type: "Reshape" bottom: "data" top: "reshape" '
+           'reshape_param { shape { dim: 0 dim: 2 dim: -1 dim: 2 } } }')
+
+
+@pytest.mark.parametrize("record, layers, approx, conventional", [
+    ((2, 6, 4), DROP % ("{}", "data"), "Dropout", [2, 3]), ((8,), DROP % ("{}", "data"), "ApproxDropout", []),
+    ((8, 1, 1), DROP % ("{}", "data"), "ApproxDropout", []),
+    ((2, 6, 4, 2), DROP % ("{}", "data"), "Dropout", [2, 3, 4]),
+    ((2, 6, 4), CONV % "data" + DROP % ("{}", "conv"), "Dropout", [2, 3]),
+    ((2, 6, 4, 2), CONV % "data" + DROP % ("{}", "conv"), "Dropout", [2, 3, 4]),
+    ((2, 6), CONV % "data" + DROP % ("{}", "conv"), "Dropout", [1]),
+    ((16,), RESHAPE + DROP % ("{}", "reshape"), "Dropout", [2, 3]),
+    ((16,), RESHAPE + CONV % "reshape" + DROP % ("{}", "conv"), "Dropout", [2, 3])])
+def test_what_files_and_reshapes_give_is_images_too(tmp_path, record, layers, approx, conventional):
+    """A Dropout of their single values stays one; an ApproxDropout becomes a Dropout of the same entries."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["data"] = np.zeros((4, *record), np.float32)
+    (tmp_path / "list.txt").write_text("x.h5\n")
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "x" type: "HDF5Data" top: "data" '
+        'hdf5_data_param { source: "list.txt" batch_size: 2 } }' + layers.replace("{}", "Dropout"))
+    for before, kind, wanted, axes in (("Dropout", "approx", approx, []),
+                                       ("ApproxDropout", "conventional", "Dropout", conventional)):
+        config = load_net(tmp_path / "net.prototxt")
+        config.message.layer[-1].type = before
+        prepare_nets([config], kind, [])
+        drop = config.message.layer[-1]
+        assert (drop.type, list(drop.dropout_param.axes)) == (wanted, axes)
+        Net(config, device="cpu").close()
+
+
+def test_a_file_that_is_not_there_is_told_when_the_net_is_built(tmp_path):
+    config = parse_net('layer { name: "x" type: "HDF5Data" top: "data" hdf5_data_param { source: "no.txt" '
+                       'batch_size: 2 } }' + DROP % ("Dropout", "data"))
+    prepare_nets([config], "approx", [])
+    assert config.message.layer[1].type == "ApproxDropout"
+    with pytest.raises(ConfigError, match=r"no\.txt"):
+        Net(config, device="cpu")
 
 
 def test_none_drops_nothing_anywhere():
