@@ -117,7 +117,7 @@ def _drop_nothing(message):
 # The types whose tops are images, and those whose tops are vectors; the others keep what their bottom is.
 _MAKE_IMAGES = frozenset(("Convolution", "Deconvolution", "Im2col", "Pooling"))
 _MAKE_VECTORS = frozenset(("ArgMax", "AttentionDecoder", "Embed", "Flatten", "GRU", "InnerProduct", "LSTM",
-                           "ParallelTextData", "RNN", "Reduction", "SPP", "TextData"))
+                           "LastState", "ParallelTextData", "Patches", "RNN", "Reduction", "SPP", "TextData"))
 
 
 def _axes_of_images(message, number, shapes):

@@ -338,6 +338,8 @@ def test_the_other_axes_are_shared_and_back(shape, settings, axes):
 DROP = 'layer { name: "drop" type: "%s" bottom: "%s" top: "drop" }'
 CONV = ('layer { name: "conv" type: "Convolution" bottom: "%s" top: "conv" '
         'convolution_param { num_output: 6 kernel_size: 1 } }')
+PATCHES = ('layer { name: "patches" type: "Patches" bottom: "data" top: "patches" '
+           'patches_param { patch_size: 2 } }')
 RESHAPE = ('layer { name: "reshape" type: "Reshape" bottom: "data" top: "reshape" '
            'reshape_param { shape { dim: 0 dim: 2 dim: -1 dim: 2 } } }')
 
@@ -349,6 +351,7 @@ RESHAPE = ('layer { name: "reshape" type: "Reshape" bottom: "data" top: "reshape
     ((2, 6, 4), CONV % "data" + DROP % ("{}", "conv"), "Dropout", [2, 3]),
     ((2, 6, 4, 2), CONV % "data" + DROP % ("{}", "conv"), "Dropout", [2, 3, 4]),
     ((2, 6), CONV % "data" + DROP % ("{}", "conv"), "Dropout", [1]),
+    ((2, 6, 4), PATCHES + DROP % ("{}", "patches"), "ApproxDropout", []),
     ((16,), RESHAPE + DROP % ("{}", "reshape"), "Dropout", [2, 3]),
     ((16,), RESHAPE + CONV % "reshape" + DROP % ("{}", "conv"), "Dropout", [2, 3])])
 def test_what_files_and_reshapes_give_is_images_too(tmp_path, record, layers, approx, conventional):
