@@ -16,11 +16,12 @@ from minidrop.layers.base import Layer, register_layer
 
 @dataclass(frozen=True)
 class Measured:
-    """A function, and the shapes of what it gives for bottoms of these shapes."""
+    """A function, and the shapes of what it gives for bottoms of these shapes; whether that is a tuple."""
 
     function: Callable[..., Any]
     bottoms: list[tuple[int, ...]]
     tops: list[tuple[int, ...]]
+    gives_tuple: bool
 
 
 class Judging(partial):
@@ -76,16 +77,19 @@ class Lambda(Layer):
         """Return the shapes of the tops for bottoms of these shapes."""
         shapes = tuple(map(tuple, shapes))
         if shapes not in self.measured:
-            self.measured[shapes] = shapes_of(self.function, shapes, self.context.backend, self.context.dtype)
+            self.measured[shapes] = measured(self.function, shapes, self.context.backend,
+                                             self.context.dtype).tops
         return self.measured[shapes]
 
 
-def shapes_of(function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], backend: Any,
-              dtype: str) -> list[tuple[int, ...]]:
-    """Return the shapes of what a function gives for Tensors of zeros; ConfigError if it gives none."""
+def measured(function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], backend: Any,
+             dtype: str) -> Measured:
+    """Return what a function gives for Tensors of zeros; raises ConfigError if it gives none."""
     with backend.active(), no_grad(), np.errstate(all="ignore"):     # 0 / 0 is no mistake of the function
         bottoms = [Tensor(backend.zeros(shape, dtype), backend=backend) for shape in shapes]
-        return [tuple(top.shape) for top in as_tensors(function(*bottoms))]
+        result = function(*bottoms)
+        tops = [tuple(top.shape) for top in as_tensors(result)]
+    return Measured(function, list(shapes), tops, isinstance(result, tuple | list))
 
 
 def as_tensors(result: Any) -> tuple[Tensor, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from numbers import Real
+from operator import index
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from minidrop import functions
@@ -102,9 +103,12 @@ class Symbol:
         return self ** -1 * other
 
     def __pow__(self, other):
-        if not isinstance(other, Real):
-            self._refuse(f"** with {type(other).__name__} as exponent")
-        return self._power(power=float(other))
+        if isinstance(other, Real):
+            return self._power(power=float(other))
+        return functions.pow(self, other)
+
+    def __rpow__(self, other):
+        return functions.pow(other, self)
 
     def __matmul__(self, other):
         return functions.matmul(self, other)
@@ -220,9 +224,12 @@ class Symbol:
                 self._refuse(f"[{part}] of an axis of {length} entries: only slices of step 1 that are not "
                              f"empty")
             return first, last
-        if isinstance(part, bool) or not hasattr(part, "__index__"):
+        if isinstance(part, bool):
+            self._refuse("an index of type bool")
+        try:
+            place = index(part)
+        except TypeError:       # arrays have an __index__, too
             self._refuse(f"an index of type {type(part).__name__}")
-        place = part.__index__()
         if not -length <= place < length:
             raise IndexError(f"index {place} of axis {axis}, which has {length} entries, of {self!r}")
         return place % length, place % length + 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from minidrop.config import NetConfig, NetParameter, decimal
 from minidrop.config.spec import set_layer
 from minidrop.errors import ConfigError, ShapeError, kind_of
-from minidrop.layers.lambda_function import Measured, shapes_of
+from minidrop.layers.lambda_function import measured
 from minidrop.net import build_graph
 from minidrop.nn.beginning import beginning, check_begins
 from minidrop.nn.structure import leaves_of
@@ -191,14 +191,15 @@ class Trace:
                      kind: str = "lambda") -> Any:
         """Add a Lambda that runs `function` in every pass, called `name` or after its kind.
 
-        Returns its top, or a tuple of them.
+        Returns its top, or a tuple of them if the function does, which may be one of a single top.
         """
         name = self._free(name) if name else self._free(self._scoped(kind), self._reserved)
         context, shapes = self.context, [self.checked(bottom).shape for bottom in bottoms]
         with _entered(None, measuring=True):
-            tops = shapes_of(function, shapes, context.backend, context.dtype)
-        self.handed[name] = Measured(function, shapes, tops)
-        return self._added("Lambda", name, bottoms, len(tops), {})[0]
+            found = measured(function, shapes, context.backend, context.dtype)
+        self.handed[name] = found
+        symbols = self._added("Lambda", name, bottoms, len(found.tops), {})[0]
+        return (symbols,) if found.gives_tuple and len(found.tops) == 1 else symbols
 
     def input(self, name: str, shape: Sequence[int]) -> Symbol:
         """Add an input."""

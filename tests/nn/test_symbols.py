@@ -38,6 +38,8 @@ OPERATIONS = {
     "2 - a": lambda a, b, c, s: 2 - a, "a * 0.1": lambda a, b, c, s: a * 0.1,
     "np * a": lambda a, b, c, s: np.float32(0.5) * a, "a / 3": lambda a, b, c, s: a / 3,
     "3 / a": lambda a, b, c, s: 3 / a, "a ** 3": lambda a, b, c, s: a ** 3, "-a": lambda a, b, c, s: -a,
+    "a ** b": lambda a, b, c, s: a ** b, "a ** c": lambda a, b, c, s: a ** c,
+    "2 ** a": lambda a, b, c, s: 2 ** a,
     "abs": lambda a, b, c, s: abs(a - b), "reshape": lambda a, b, c, s: a.reshape(3, -1),
     "reshape of a tuple": lambda a, b, c, s: a.reshape((5, 12)),
     "transpose": lambda a, b, c, s: a.transpose(), "T": lambda a, b, c, s: a.T,
@@ -159,6 +161,26 @@ def test_lambda_runs_in_every_pass():
     np.testing.assert_array_equal(pair[1].numpy(), -x)
 
 
+@in_turn("name, function", [
+    ("unbind", lambda x: x.unbind(0)[0]), ("split", lambda x: x.split(9, dim=1)[0]),
+    ("chunk", lambda x: F.chunk(x, 1, axis=1)[0]),
+    ("unpacked", lambda x: sum(part.sum() for part in x.split([4], 1)))])
+def test_a_tuple_of_one_is_a_tuple(name, function):
+    """Of a single part a Symbol was returned itself, so that [0] took its first entry."""
+    x = numbers(1, 4, 3)
+    expected, found = function(md.Tensor(x)), Of(function).to("cpu", "float64")(x)
+    assert found.shape == expected.shape
+    np.testing.assert_array_equal(found.numpy(), expected.numpy())
+
+
+def test_a_lambda_that_returns_a_tuple_of_one():
+    x = numbers(2, 3)
+    [only] = nn.Lambda(lambda x: (x * 2,)).to("cpu", "float64")(x)
+    np.testing.assert_array_equal(only.numpy(), 2 * x)
+    alone = nn.Lambda(lambda x: x * 2).to("cpu", "float64")(x)
+    np.testing.assert_array_equal(alone.numpy(), 2 * x)
+
+
 def test_a_lambda_may_divide_by_what_is_zero_while_its_shapes_are_found(recwarn):
     x = np.float32([[3, 4], [6, 8]])
     unit = nn.Lambda(lambda x: x / x.norm(axis=1, keepdims=True)).to("cpu")
@@ -192,6 +214,7 @@ REFUSED = {
     "+: shapes (3, 4, 5) and (3, 4) do not broadcast": lambda x: x + x.mean(2),
     "[slice(None, None, 2)] of an axis of 3 entries: only slices of step 1": lambda x: x[::2],
     "an index of type list, of ": lambda x: x[[0, 1]],
+    "an index of type ndarray, of ": lambda x: x[np.array([0, 1])],
     "the forward of Of returns a ndarray that no layer computes; its values would be frozen": lambda x: A,
     "what the forward of Of returns: expected arrays or Tensors, numbers, text, None, or tuples, lists and "
     "dicts of them, got set": lambda x: {1},
