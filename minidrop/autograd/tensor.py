@@ -10,6 +10,7 @@ import numpy as np
 
 from minidrop.autograd import graph
 from minidrop.autograd.block import Block, Blocks, as_matrix
+from minidrop.autograd.copies import Copies
 from minidrop.autograd.held import as_held, is_held
 from minidrop.autograd.show import described
 from minidrop.autograd.size import Size
@@ -30,7 +31,7 @@ MOST_OF_ONE = 4
 _OF_OBJECT = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__format__")  # objects have them
 
 
-class Tensor(Operators):
+class Tensor(Copies, Operators):
     """An array that remembers how it was computed.
 
     `data` is physical: if `kept` is set, its axis `kept_axis` holds only the kept entries, or ShapeError is
@@ -312,6 +313,11 @@ class Parameter(Tensor):
         _hold(self, backend.asarray(self.backend.to_host(self.data), dtype))
         self.backend = backend
         self.clear_grad()
+
+    def __copy__(self) -> Parameter:
+        new = Parameter(self.data, self.backend, self.name, self.lr_mult, self.decay_mult)
+        new.requires_grad = self.requires_grad
+        return new
 
     def __deepcopy__(self, memo: dict) -> Parameter:
         new = Parameter(self.data.copy(), self.backend, self.name)

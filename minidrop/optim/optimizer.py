@@ -22,9 +22,8 @@ from minidrop.solver.rules import UpdateRule, range_problems
 class ParamGroup(RuleUpdate):
     """Parameters of an Optimizer that share their settings; `lr` and `weight_decay` may be set at any time.
 
-    For others see `change`. `options`: the settings as they were given. `iteration`: the number of steps so
-    far. `history[name]`: what the rule keeps of a parameter. Raises ConfigError for an l1 that is neither
-    True nor False.
+    For others see `change`. `iteration`: the number of steps so far. `history[name]`: what the rule keeps of
+    a parameter. Raises ConfigError for an l1 that is neither True nor False.
     """
 
     def __init__(self, rule_of: Callable[[Mapping[str, Any]], UpdateRule],
@@ -35,10 +34,15 @@ class ParamGroup(RuleUpdate):
                 raise ConfigError(f"{name}: expected True or False, got {in_short(chosen)}")
         l1 = options.get("l1", False)
         super().__init__(rule_of(options), next(iter(parameters.values())).backend, parameters, l1=bool(l1))
-        self.options: Mapping[str, Any] = MappingProxyType(dict(options))
+        self._options = dict(options)
         self._rule_of = rule_of
         self.iteration = 0
         self.lr, self.weight_decay = options["lr"], options["weight_decay"]
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The settings as they were given; `change` changes them."""
+        return MappingProxyType(self._options)
 
     @property
     def lr(self) -> float:
@@ -72,7 +76,7 @@ class ParamGroup(RuleUpdate):
             raise ConfigError(f"{', '.join(settings)}: makes another rule, to which the history does not "
                               f"belong; make a new optimizer")
         self.lr, self.weight_decay = options["lr"], options["weight_decay"]
-        self.options, self.rule = MappingProxyType(options), rule
+        self._options, self.rule = options, rule
 
     def step(self) -> None:
         """Update the parameters by their gradients, which must be finite, and clear those."""

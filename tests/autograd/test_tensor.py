@@ -1,6 +1,7 @@
 """Tensor and Parameter: logical against physical, and how gradients gather."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -185,6 +186,32 @@ def test_a_copy_and_a_move_of_a_parameter():
     assert weight.data.max() == 5
     other.move_to(weight.backend, "float32")
     assert other.dtype == "float32" and other.numpy().tolist() == [[7, 7, 7]] * 2 and other.grad is None
+
+
+def test_a_tensor_is_copied_but_not_pickled():
+    x = Tensor(np.arange(3.0), requires_grad=True)
+    (x * x).sum().backward()
+    whole, same = copy.deepcopy(x), copy.copy(x)
+    assert same.data is x.data and same.requires_grad and whole.requires_grad
+    assert whole.backend is x.backend and whole.tolist() == [0, 1, 2] and whole.grad.tolist() == [0, 2, 4]
+    whole.data[0] = whole.grad[0] = 7
+    assert x.tolist() == [0, 1, 2] and x.grad.tolist() == [0, 2, 4]
+    compact = copy.deepcopy(Tensor(np.ones((2, 2)), kept=Kept(0, 2, 1, 4)))
+    assert compact.shape == (2, 4) and compact.kept == Kept(0, 2, 1, 4)
+    weight = Parameter(np.ones(2), name="w", decay_mult=0.5)
+    weight.require_grad(False)
+    other = copy.copy(weight)
+    assert other.data is weight.data
+    assert (type(other), other.name, other.decay_mult, other.requires_grad) == (Parameter, "w", 0.5, False)
+    y = copy.copy(x * 2)
+    x.clear_grad()
+    y.sum().backward()
+    assert x.grad.tolist() == [2, 2, 2]
+    with pytest.raises(TensorError, match=r"of shape \(3,\) that was computed is no leaf.*copy x.detach\(\)"):
+        copy.deepcopy(x * 2)
+    for one, kind in ((x, "Tensor"), (weight, "Parameter")):
+        with pytest.raises(TensorError, match=rf"a {kind} cannot be pickled: .* pickle x.numpy\(\)"):
+            pickle.dumps(one)
 
 
 def test_a_computed_weight_gets_an_ordinary_gradient(rng):

@@ -400,6 +400,10 @@ def test_a_deep_copy_is_independent():
     tied.scores.tie("weight", tied.embed)
     again = copy.deepcopy(tied)
     assert again.scores.weight is again.embed.weight is not tied.embed.weight
+    shifted = mlp()
+    shifted.shift = md.tensor([1.0, 2.0])
+    again = copy.deepcopy(shifted)
+    assert again.shift.tolist() == [1.0, 2.0] and again.shift.data is not shifted.shift.data
 
 
 def test_frozen_parameters_have_no_gradient():

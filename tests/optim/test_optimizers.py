@@ -1,5 +1,6 @@
 """Optimizers against torch.optim, with gradients in blocks; groups, states, clipping, and what is refused."""
 
+import copy
 import math
 
 import nets
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from cases import in_turn
 
-from minidrop import optim
+from minidrop import nn, optim
 from minidrop.autograd import Block, Parameter
 from minidrop.errors import ConfigError, NonFiniteError, SnapshotError
 from minidrop.kept import Kept
@@ -253,6 +254,29 @@ def test_another_state_is_refused_unchanged():
         with pytest.raises(SnapshotError, match="has no 'groups/0/"):
             optimizer.load_state_dict(other.state_dict())
     assert_equal(optimizer.state_dict(), before)
+
+
+def test_a_copy_goes_on_by_itself():
+    """With the module copied beside it: its parameters are those of the copied module."""
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).to("cpu")
+    optimizer = optim.Adam(module.named_parameters(), lr=0.1)
+    scheduler = optim.schedulers.onecycle(optimizer, 0.5, 20, momenta=(0.8, 0.9))
+    x = np.random.default_rng(0).standard_normal((5, 3)).astype("f")
+
+    def train(module, optimizer, scheduler):
+        for _ in range(3):
+            module(x).sum().backward()
+            optimizer.step()
+            scheduler.step()
+        return module.state_dict() | optimizer.state_dict() | scheduler.state_dict()
+
+    train(module, optimizer, scheduler)
+    other = copy.deepcopy((module, optimizer, scheduler))
+    assert other[2].groups[0] is other[1].param_groups[0]
+    before = module.state_dict()
+    after = train(*other)
+    assert_equal(module.state_dict(), before)
+    assert_equal(train(module, optimizer, scheduler), after)
 
 
 def test_restored_takes_steps_back_exactly():

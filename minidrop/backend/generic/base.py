@@ -36,6 +36,10 @@ class Backend(KeptSets, Convolutions, Pooling, Attention, Neural, Normalization,
     capturing = False       # True while work is captured, or done as if it were: the host reads no values
     trouble = None          # while capturing: an array of one int32, nonzero once something went wrong
 
+    def __deepcopy__(self, memo: dict) -> "Backend":
+        """Return itself: copies of what lies on a device lie on that device."""
+        return self
+
     @contextmanager
     def as_captured(self, trouble: np.ndarray) -> Iterator[None]:
         """Within this context work is done as if it were captured; errors set the flag `trouble`."""
