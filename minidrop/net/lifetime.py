@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from minidrop.errors import DataError, SnapshotError, fits_into_memory
@@ -82,6 +84,21 @@ class Lifetime:
             with fits_into_memory(f"{self.config.where(node.index)}: layer {node.name!r}: its state"):
                 node.layer.state = {name: self.backend.zeros(shape, self.dtype)
                                     for name, shape in node.layer.state_shapes().items()}
+
+    @contextmanager
+    def restored(self: Any) -> Iterator[None]:
+        """Restore on exit what passes change: mode, draws, place in the data, states, statistics of norms."""
+        forwards, drops = self._forwards, self.drops.state
+        positions, states = self.positions, self.states
+        statistics = [(parameter, parameter.data.copy()) for parameter in self.statistics()]
+        try:
+            yield
+        finally:
+            self._forwards, self.drops.state = forwards, drops
+            self.seek(positions)
+            self.set_states(states)
+            for parameter, before in statistics:
+                parameter.data[...] = before
 
     def forget_pass(self: Any) -> None:
         """Hold nothing of the last pass: no blob, no graph, no input that it alone was given."""

@@ -169,18 +169,6 @@ class Net(Weights, Predicts, Lifetime):
         """Turn the drop layers on or off in any phase; in a new net they act in phase TRAIN only."""
         self.mode = replace(self.mode, dropping=bool(on))
 
-    @contextmanager
-    def restored(self) -> Iterator:
-        """Restore on exit what passes change: mode, draws, positions in the data, recurrent states."""
-        forwards, drops = self._forwards, self.drops.state
-        positions, states = self.positions, self.states
-        try:
-            yield
-        finally:
-            self._forwards, self.drops.state = forwards, drops
-            self.seek(positions)
-            self.set_states(states)
-
     def due_permutations(self, iteration: int) -> Iterator:
         """Yield (parameter, axis, order) for each permutation that `reshuffle_interval` asks for.
 

@@ -23,6 +23,7 @@ def run_once(net: Net, iteration: int, inputs: Any = None,
                            backend=net.backend)
               for name, x in (inputs or {}).items()}
     positions, states = net.positions, net.states
+    statistics = [(parameter, parameter.data.copy()) for parameter in net.statistics()]
     net.run_masked_dense(masked)
     try:
         net.clear_grads()
@@ -34,6 +35,8 @@ def run_once(net: Net, iteration: int, inputs: Any = None,
         net.run_masked_dense(False)
         net.seek(positions)
         net.set_states(states)
+        for parameter, before in statistics:
+            parameter.data[...] = before
     gradients = {name: net.backend.to_host(parameter.dense_grad())
                  for name, parameter in net.parameters().items()}
     gradients.update({f"input/{name}": net.backend.to_host(tensor.grad) for name, tensor in inputs.items()

@@ -12,6 +12,7 @@ import minidrop as md
 from minidrop.apps.uncertainty import Prediction
 from minidrop.autograd import no_grad
 from minidrop.config import parse_net
+from minidrop.testing import assert_matches_masked_dense
 
 X, LABEL = np.random.default_rng(0).standard_normal((5, 6)), np.array([0, 2, 1, 1, 0])
 INPUT = ('layer { name: "in" type: "Input" top: "data" top: "label" input_param { shape { dim: 5 dim: 6 } '
@@ -428,3 +429,19 @@ def test_the_batch_is_held_while_passes_run(hdf5_net):
     net = hdf5_net("dropout_ratio: 0")
     found = md.monte_carlo(net, 5)
     assert found.blobs["loss"].std == 0 and net.positions == {"in": 0}
+
+
+def test_statistics_of_norms_stay_as_they_were():
+    """In phase TRAIN each pass would move them: of Monte-Carlo, of the oracle, of any that is restored."""
+    norm = 'layer { name: "norm" type: "BatchNorm" bottom: "ip3" top: "ip3" }'
+    net = net_of(text(KINDS[0], [norm, LOSS]), phase="TRAIN")
+    net.forward(data=X, label=LABEL)
+    before = {name: parameter.data.copy() for name, parameter in net.parameters().items()}
+    md.monte_carlo(net, 3, ["loss"], data=X, label=LABEL)
+    assert_matches_masked_dense(net, 2, {"data": X, "label": LABEL.astype(int)})
+    with pytest.raises(ZeroDivisionError), net.restored():
+        net.forward(data=X, label=LABEL)
+        assert not np.array_equal(net.parameters()["norm/mean"].data, before["norm/mean"])
+        1 / 0       # noqa: B018
+    for name, parameter in net.parameters().items():
+        np.testing.assert_array_equal(parameter.data, before[name], err_msg=name)
