@@ -1,6 +1,5 @@
 """Function: one differentiable operation. What all of them have in common is in `apply`."""
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -12,7 +11,6 @@ from minidrop.errors import KeptError
 from minidrop.kept import Kept, KeptByGroup
 
 Place: TypeAlias = tuple[Kept | KeptByGroup | None, int]      # a kept set, and the axis that it is on
-_ages = itertools.count(1)
 
 
 class Function:
@@ -108,7 +106,7 @@ class Function:
         for x in tensors:
             if x.creator is not None and x.creator.rank > rank:
                 rank = x.creator.rank
-        self.rank, self.age = rank + 1, next(_ages)     # among equal ranks the youngest runs backward first
+        self.rank, self.age = rank + 1, next(graph.clock)   # of equal ranks the youngest runs backward first
         self.inputs, self.outputs_count, self._watched = tensors, len(outputs), None
         for i, output in enumerate(outputs):
             output.creator, output.output_index = self, i
@@ -130,6 +128,12 @@ class Function:
                             f"{', '.join(repr(x.kept) for x in inputs)}; call functions.expand on them first")
         return kept, axis
 
+    def holds(self, array: np.ndarray, backend: Any) -> bool:
+        """Whether backward would read this array: whether what forward stored shares memory with it."""
+        stored = [getattr(self, name, None) for name in self._saved]
+        stored += getattr(self, "__dict__", {}).values()
+        return any(_shares(one, array, backend.xp) for one in stored)
+
     def release(self) -> None:
         """Drop everything saved for backward."""
         self.inputs = self._watched = None
@@ -143,3 +147,20 @@ def _on(backend, tensor):
     if backend is None or tensor.backend is backend:
         return tensor
     return Tensor(backend.asarray(tensor.data), backend=backend)
+
+
+def _shares(stored, array, xp, depth=4):
+    """Whether an array is stored in a value: itself, in a list or dict, or in what a function is made of."""
+    if isinstance(stored, xp.ndarray):
+        return bool(xp.may_share_memory(stored, array))
+    if isinstance(stored, list | tuple):
+        parts = stored
+    elif isinstance(stored, dict):
+        parts = list(stored.values())
+    elif depth and type(stored).__module__.startswith("minidrop.functions"):
+        names = [name for kind in type(stored).__mro__ for name in vars(kind).get("__slots__", ())]
+        parts = [getattr(stored, name, None) for name in names]
+        parts += getattr(stored, "__dict__", {}).values()
+    else:
+        return False
+    return bool(depth) and any(_shares(part, array, xp, depth - 1) for part in parts)

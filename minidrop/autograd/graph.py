@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from minidrop.errors import GraphError, MinidropError, ShapeError
 if TYPE_CHECKING:
     from minidrop.autograd.function import Function
     from minidrop.autograd.tensor import Tensor
+
+
+clock = itertools.count(1)      # functions, and changes of parameters, in the order in which they happen
 
 
 class _State(threading.local):
@@ -89,6 +93,9 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
             raise GraphError(f"{type(function).__name__}: backward has already run through this graph; run "
                              f"forward again")
         wanted = tuple(tensor.requires_grad for tensor in inputs)
+        for tensor in inputs:
+            if tensor.changed > function.age:
+                _check_unchanged(function, tensor, inputs, wanted)
         gy = tuple(gradients) if function.returns_tuple else gradients[0]
         results = function.run_backward(inputs[0].backend, gy, wanted)
         function.release()
@@ -135,6 +142,17 @@ def _check_shape(function, tensor, gradient):
     if not is_parameter or gradient.shape[:1] != data.shape[:1] or gradient.size != data.size:
         raise ShapeError(f"{type(function).__name__}: backward returned a gradient of shape {gradient.shape} "
                          f"for an input of shape {data.shape}; they must be equal")
+
+
+def _check_unchanged(function, parameter, inputs, wanted):
+    """Raise GraphError if a parameter that changed since forward is stored for the gradient of a tensor."""
+    asked = any(want and not hasattr(type(tensor), "blocks")
+                for tensor, want in zip(inputs, wanted, strict=True))
+    if asked and function.holds(parameter.data, parameter.backend):
+        name = parameter.name or "a parameter"
+        raise GraphError(f"{type(function).__name__}: backward reads {name}, whose values have changed since "
+                         f"forward, as a step of an optimizer changes them; run forward again behind the "
+                         f"step, or backward before it")
 
 
 def whole_of(tensor: Any) -> Any:

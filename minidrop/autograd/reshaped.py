@@ -45,6 +45,7 @@ class ReshapedParameter(Parameter):
     requires_grad = _that_of_whole("requires_grad", "Whether `whole` is trained.")
     lr_mult = _that_of_whole("lr_mult", "That of `whole`.")
     decay_mult = _that_of_whole("decay_mult", "That of `whole`.")
+    changed = _that_of_whole("changed", "That of `whole`.")
 
     @property
     def blocks(self) -> list[Block]:

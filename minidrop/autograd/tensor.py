@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from minidrop.autograd import graph
 from minidrop.autograd.block import Block, Blocks, as_matrix
 from minidrop.autograd.copies import Copies
 from minidrop.autograd.held import as_held, is_held
+from minidrop.autograd.number import Number
 from minidrop.autograd.show import described
 from minidrop.autograd.size import Size
 from minidrop.backend import backend_of
@@ -31,7 +31,7 @@ MOST_OF_ONE = 4
 _OF_OBJECT = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__format__")  # objects have them
 
 
-class Tensor(Copies, Operators):
+class Tensor(Copies, Number, Operators):
     """An array that remembers how it was computed.
 
     `data` is physical: if `kept` is set, its axis `kept_axis` holds only the kept entries, or ShapeError is
@@ -45,6 +45,7 @@ class Tensor(Copies, Operators):
 
     # NumPy then leaves array + tensor to Tensor; its own result would have no gradient.
     __array_ufunc__ = None
+    changed = 0         # the place in `graph.clock` of the last change of the values in place; of a Parameter
 
     def __init__(self, data: Any, requires_grad: bool = False, backend: Any = None,
                  kept: Kept | KeptByGroup | None = None, kept_axis: int = 1, name: Any = None):
@@ -111,13 +112,6 @@ class Tensor(Copies, Operators):
         """True if no function computed this tensor, or none that backward would go through."""
         return self.creator is None
 
-    def item(self) -> Any:
-        """Return the only entry as a Python number. Raises ShapeError if there are several, or none."""
-        if self.data.size != 1 or math.prod(self.shape) != 1:
-            name = f" {self.name}" if self.name else ""
-            raise ShapeError(f"tensor{name} of shape {self.shape} is no single number")
-        return self.numpy().reshape(()).item()
-
     def tolist(self) -> Any:
         """Return the logical value as nested lists of Python numbers."""
         return self.numpy().tolist()
@@ -125,29 +119,6 @@ class Tensor(Copies, Operators):
     def detach(self) -> Tensor:
         """Return a tensor of the same data that backward passes do not go through."""
         return Tensor(self.data, False, self.backend, self.kept, self.kept_axis)
-
-    def __float__(self):
-        return float(self.item())
-
-    def __int__(self):
-        return int(self.item())
-
-    def __index__(self):
-        if self.dtype.kind not in "iu" or self.ndim:
-            raise TensorError(f"only a single whole number can be an index, got {self.dtype} of shape "
-                              f"{self.shape}")
-        return int(self.item())
-
-    def __bool__(self):
-        if self.size != 1:
-            raise TensorError(f"a tensor of shape {self.shape} is neither true nor false; use x.any() or "
-                              f"x.all(), and `is` or `is not None` to ask whether there is one")
-        return bool(self.item())
-
-    def __len__(self):
-        if not self.ndim:
-            raise TensorError("a tensor of shape () is a single number and has no length")
-        return self.shape[0]
 
     @classmethod
     def define(cls, methods: type) -> None:
@@ -213,13 +184,13 @@ class Parameter(Tensor):
     one. `lr_mult` and `decay_mult` multiply the solver's learning rate and weight decay, as in Caffe.
     """
 
-    __slots__ = ("blocks", "lr_mult", "decay_mult", "_dense")
+    __slots__ = ("blocks", "lr_mult", "decay_mult", "_dense", "changed")
 
     def __init__(self, data: np.ndarray, backend: Backend | None = None, name: str | None = None,
                  lr_mult: float = 1.0, decay_mult: float = 1.0):
         self.blocks: list[Block] = []
         self._dense: np.ndarray | None = None
-        self.backend = None
+        self.backend, self.changed = None, 0
         super().__init__(data, lr_mult != 0, backend, name=name)
         self.lr_mult = lr_mult
         self.decay_mult = decay_mult
@@ -330,6 +301,10 @@ class Parameter(Tensor):
             _hold(self, other.data)     # as it is, also where nothing may be written to it
         else:
             self.data = other.data
+
+    def note_change(self) -> None:
+        """Record that the values have changed in place: backward passes of before must not read them."""
+        self.changed = next(graph.clock)
 
     def scale_grad(self, factor: float) -> None:
         """Multiply the gradient by a number."""

@@ -46,6 +46,7 @@ class Binary(Function):
     symbol = "?"
     real = False            # whether integers are converted before
     both_keep_zero = False  # f(0, 0) = 0
+    reads_operands = True   # whether `slopes` does
 
     def __init__(self, number: Number | None = None, first: bool = False):
         self.number, self.first = number, first
@@ -81,7 +82,8 @@ class Binary(Function):
                 a, b = a.astype(dtype, copy=False), b.astype(dtype, copy=False)
             if a.shape != b.shape:
                 check_broadcast(self.symbol, a.shape, b.shape)
-        self.a, self.b = a, b
+        if self.reads_operands:
+            self.a, self.b = a, b
         try:
             return self.formula(backend.xp, a, b)
         except (TypeError, ValueError) as error:
@@ -104,7 +106,7 @@ class Add(Binary):
     """a + b."""
 
     __slots__ = ()
-    symbol, both_keep_zero = "+", True
+    symbol, both_keep_zero, reads_operands = "+", True, False
 
     def formula(self, xp: ModuleType, a: Any, b: Any) -> np.ndarray:
         return a + b
@@ -117,7 +119,7 @@ class Subtract(Binary):
     """a - b."""
 
     __slots__ = ()
-    symbol, both_keep_zero = "-", True
+    symbol, both_keep_zero, reads_operands = "-", True, False
 
     def formula(self, xp: ModuleType, a: Any, b: Any) -> np.ndarray:
         return a - b

@@ -47,7 +47,7 @@ def find_learning_rate(source: Solver | Callable[[float], float], lowest: float 
 
     source: a Solver, which is afterwards as it was before, to the last bit (see `trial`); its lr_policy plays
     no part. Or a function that trains one iteration with a learning rate and returns its loss; then what it
-    changes stays changed, unless it is called within Optimizer.restored().
+    changes stays changed, but for weights and optimizer within Optimizer.restored().
 
     Raises ConfigError, also if fewer than ten iterations ended before the sweep diverged.
 

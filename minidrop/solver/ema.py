@@ -113,6 +113,8 @@ class EMA:
         """Replace the weights by the averages, for good. Raises ConfigError within `applied`."""
         self._refuse_applied("copy_to_parameters")
         self._write(self.averages)
+        for parameter in self.parameters.values():
+            parameter.note_change()
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return {"updates": (1,) int64, "average/NAME": array} as host arrays of their own."""

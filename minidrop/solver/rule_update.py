@@ -63,6 +63,7 @@ class RuleUpdate:
             with fits_into_memory(f"{name}: its update"):
                 self.rule.update(self.backend, parameter, self.history[name], numbers[multiples],
                                  self.decay * multiples[1], self.l1, scale)
+            parameter.note_change()
             parameter.clear_grad()
 
 

@@ -7,13 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidrop import Function, Parameter, Tensor, check_gradients, functions
+from minidrop import Function, Kept, Parameter, Tensor, check_gradients, functions, nn, optim
 from minidrop.autograd import backward, graph
 from minidrop.errors import GraphError, LostRankError, MinidropError, ShapeError
 
 
 def leaf(*values):
     return Tensor(np.array(values), requires_grad=True)
+
+
+def numbers(*shape):
+    return np.random.default_rng(shape).standard_normal(shape)
 
 
 def test_a_diamond():
@@ -69,6 +73,64 @@ def test_second_backward():
                        "again$"):
         y.backward()
     assert issubclass(GraphError, MinidropError) and issubclass(GraphError, RuntimeError)      # as PyTorch's
+
+
+class TestParametersThatChange:
+    """A step between forward and backward: its weights are not those that forward read."""
+
+    @pytest.fixture
+    def parts(self):
+        weights = [Parameter(numbers(4, 3), name="first"), Parameter(numbers(2, 4), name="second")]
+        return weights, optim.SGD(weights, lr=0.5), numbers(5, 3)
+
+    def test_what_backward_would_read_is_refused(self, parts):
+        weights, optimizer, x = parts
+        ys = [functions.linear(functions.linear(Tensor(x), weights[0]).tanh(), weights[1]) for _ in range(2)]
+        ys[0].sum().backward()
+        optimizer.step()
+        with pytest.raises(GraphError, match="Linear: backward reads second, whose values have changed since "
+                                             "forward, .* run forward again behind the step"):
+            ys[1].sum().backward()
+
+    @pytest.mark.parametrize("change", ["load_state_dict", "copy_to_parameters"])
+    def test_other_ways_to_change_them(self, change):
+        model = nn.Sequential(nn.Linear(3, 4), nn.LSTM(4, 2)).to("cpu")
+        averages, y = optim.EMA(model.named_parameters(), 0.5), model(numbers(6, 2, 3)).sum()
+        with averages.applied():        # afterwards all is as it was
+            pass
+        if change == "load_state_dict":
+            model.load_state_dict(model.state_dict())
+        else:
+            averages.copy_to_parameters()
+        with pytest.raises(GraphError, match="whose values have changed since forward"):
+            y.backward()
+
+    def test_what_it_does_not_read_is_not(self, parts):
+        """The first product of a net has no input gradient, and a sum none that depends on values."""
+        weights, optimizer, x = parts
+        first, wanted = weights[0], Tensor(x, requires_grad=True)
+        y = functions.linear(Tensor(x), first).sum() + (wanted + Tensor(np.ones(3)) - first.mean(0)).sum()
+        first.grad = np.ones((4, 3))
+        optimizer.step()
+        y.backward()
+        np.testing.assert_allclose(first.grad, np.tile(x.sum(0), (4, 1)) - 5 / 4)
+        assert (wanted.grad == 1).all()
+        shift = Parameter(np.zeros(3), name="shift")
+        z = wanted + shift
+        shift.note_change()
+        z.sum().backward()
+        assert (wanted.grad == 2).all() and (shift.grad == 5).all()
+
+    def test_what_was_gathered_is_that_of_forward(self, parts):
+        """A product that leaves units out has rows of its own."""
+        weights, optimizer, _ = parts
+        x, kept = Tensor(numbers(5, 3), requires_grad=True), Kept.of([0, 1, 3], 4)
+        before = weights[0].data.copy()
+        y = functions.linear(x, weights[0], None, kept)
+        weights[0].grad = np.ones((4, 3))
+        optimizer.step()
+        functions.expand(y).sum().backward()
+        np.testing.assert_allclose(x.grad, np.tile(before[[0, 1, 3]].sum(0), (5, 1)))
 
 
 def test_a_gradient_of_another_shape_is_refused():
