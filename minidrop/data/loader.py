@@ -155,7 +155,11 @@ class DataLoader:
         self.seek(epoch, batch)
 
     def seek(self, epoch: int, batch: int = 0) -> None:
-        """Let the next iterator begin with a batch of an epoch. Iterators that are there are left alone."""
+        """Let the next iterator begin with a batch of an epoch. Iterators that are there are left alone.
+
+        Raises DataError for what are no whole numbers of 0 or more.
+        """
+        epoch, batch = _whole("seek: epoch", epoch, 0), _whole("seek: batch", batch, 0)
         self._next_epoch, self._resumed, self._position = epoch, batch, (epoch, batch)
         self._newest += 1
 

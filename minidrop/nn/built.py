@@ -96,11 +96,14 @@ def states_between(stateful: Sequence[tuple[str, Layer, int]], training: bool,
     """Return {(layer, name): array} of the states that modules carry on from the call before.
 
     stateful: [(layer name, module, which of its uses)]. fresh: the states that a net begins with. Raises
-    ShapeError where those that are carried have other shapes.
+    ShapeError where those that are carried have other names or shapes.
     """
     found = {}
     for name, layer, use in stateful:
         for key, array in layer.carried((training, use)).items():
+            if (name, key) not in fresh:
+                raise ShapeError(f"{layer.describe()} carries a state {key!r} on, which it does not have; "
+                                 f"call reset_states() first")
             begun = fresh[name, key]
             if array.shape != begun.shape:
                 raise ShapeError(f"{layer.describe()} carries its state {key} of shape {array.shape} on, "

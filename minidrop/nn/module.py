@@ -187,8 +187,11 @@ class Module(Tree, State):
 
     # -- training --------------------------------------------------------------------------------------------
     def draw_from(self, iteration: int) -> None:
-        """Let the next call in training draw the patterns of this iteration, and count on from it."""
-        self.iteration = int(iteration)
+        """Let the next call in training draw the patterns of this iteration, and count on from it.
+
+        Raises ConfigError for what is no whole number of 0 or more.
+        """
+        self.iteration = whole_number(f"{self.describe()}: draw_from", iteration, 0)
 
     def train(self: Own, mode: bool = True) -> Own:
         """Let drops act, and norms read the batch, in this module and all below; returns it.

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidrop.autograd import Parameter
+from minidrop.config.numbers import whole_number
 from minidrop.errors import SnapshotError, nearest
 
 if TYPE_CHECKING:
     from minidrop.nn.module import Module
+
+_STATE = re.compile(r"(.*\.)?(state:(?:train|eval):\d+:[^:]+)")   # a path, and a name of carried_states
 
 
 class State:
@@ -84,9 +88,7 @@ class State:
         none, or SnapshotError is raised. It is raised too for an array of another shape, or with an entry
         that is no finite number of the module's dtype. Nothing is changed then.
         """
-        if not isinstance(state, Mapping):
-            raise SnapshotError(f"{self.describe()}: expected {{name: array}}, got {type(state).__name__}; "
-                                f"np.load reads a .npz file")
+        _check_mapping(self, state)
         known = {name: parameter for name, parameter, _ in self._named_arrays()}
         missing = [name for name in known if name not in state]
         unknown = [name for name in state if name not in known]
@@ -98,11 +100,8 @@ class State:
         arrays = {}
         for name, parameter in known.items():
             if name in state:
-                try:
-                    array = np.asarray(state[name])
-                except ValueError:          # lists of unequal lengths
-                    array = np.empty((), object)
-                if problem := _unfit(array, parameter):
+                array = _as_array(state[name])
+                if problem := _unfit(array, tuple(parameter.shape), parameter.dtype):
                     lines.append(f"{name!r}: {problem}")
                 arrays[name] = array
         if lines:
@@ -110,6 +109,7 @@ class State:
         for name, array in arrays.items():
             with known[name].backend.active():
                 known[name].data[...] = known[name].backend.asarray(array, known[name].dtype)
+            known[name].note_change()
         return missing, unknown
 
     def run_state(self: Any) -> dict[str, np.ndarray]:
@@ -127,21 +127,29 @@ class State:
         return found
 
     def load_run_state(self: Any, state: Mapping[str, Any]) -> None:
-        """Go on from a `run_state`. Raises SnapshotError, and changes nothing, for names that do not fit."""
+        """Go on from a `run_state`.
+
+        Raises SnapshotError, and changes nothing, for names that do not fit, counts that are none, and states
+        that are no finite numbers.
+        """
+        _check_mapping(self, state)
         modules: dict[str, Module] = dict(self.named_modules())
         counts: dict[str, int] = {}
-        states: dict[str, dict[str, Any]] = {}
-        for key, array in state.items():
-            path, _, name = key.rpartition(".")
+        states: dict[str, dict[str, np.ndarray]] = {}
+        for key, value in state.items():
+            path, _, name = str(key).rpartition(".")
             if name == "iteration" and path in modules:
-                counts[path] = int(array)
+                counts[path] = whole_number(f"{self.describe()}: {key}", value, 0, SnapshotError)
                 continue
-            path, _, name = key.partition("state:")
-            path = path.removesuffix(".")
-            if not name or path not in modules or not modules[path].stateful:
+            found = _STATE.fullmatch(str(key))
+            path = (found[1] or "").removesuffix(".") if found else path
+            if not found or path not in modules or not modules[path].stateful:
                 raise SnapshotError(f"{self.describe()}: the state of a run has {key!r}, which fits no module"
                                     f"{nearest(path, modules)}")
-            states.setdefault(path, {})[f"state:{name}"] = np.asarray(array)
+            array = _as_array(value)
+            if problem := _unfit(array, array.shape, modules[path].dtype):
+                raise SnapshotError(f"{self.describe()}: {key!r}: {problem}")
+            states.setdefault(path, {})[found[2]] = array
         for path, module in modules.items():
             module.iteration = counts.get(path, 0)
             with module.backend.active():
@@ -160,13 +168,27 @@ class State:
                 module.own_parameters()
 
 
-def _unfit(array: np.ndarray, parameter: Parameter) -> str:
-    """Return why an array cannot be the value of a parameter, "" if it can."""
-    if array.shape != tuple(parameter.shape):
-        return f"shape {array.shape}, expected {tuple(parameter.shape)}"
+def _check_mapping(module: Any, state: Any) -> None:
+    """Raise SnapshotError for a state that is no mapping."""
+    if not isinstance(state, Mapping):
+        raise SnapshotError(f"{module.describe()}: expected {{name: array}}, got {type(state).__name__}; "
+                            f"np.load reads a .npz file")
+
+
+def _as_array(value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError:          # lists of unequal lengths
+        return np.empty((), object)
+
+
+def _unfit(array: np.ndarray, shape: tuple[int, ...], dtype: Any) -> str:
+    """Return why an array cannot be numbers of a shape and dtype, "" if it can."""
+    if array.shape != shape:
+        return f"shape {array.shape}, expected {shape}"
     if array.dtype.kind not in "biuf":
         return f"dtype {array.dtype}, expected numbers"
     with np.errstate(over="ignore"):
-        if not np.isfinite(array.astype(parameter.dtype)).all():
-            return f"a NaN, an infinity or a number too large for {parameter.dtype}"
+        if not np.isfinite(array.astype(dtype)).all():
+            return f"a NaN, an infinity or a number too large for {dtype}"
     return ""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minidrop.config.numbers import real_number
+from minidrop.config.numbers import real_number, whole_number
 from minidrop.errors import ConfigError, SnapshotError
 from minidrop.optim.optimizer import Optimizer
 from minidrop.solver.lr_policy import Schedule
@@ -52,8 +52,8 @@ class Scheduler:
         self.seek(self.iteration + 1)
 
     def seek(self, iteration: int) -> None:
-        """Go to an iteration, and set its learning rates."""
-        self.iteration = iteration
+        """Go to an iteration, and set its learning rates; ConfigError for no whole number of 0 or more."""
+        self.iteration = whole_number("Scheduler: seek", iteration, 0)
         self._apply()
 
     def state_dict(self) -> dict[str, np.ndarray]:

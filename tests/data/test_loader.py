@@ -388,6 +388,8 @@ def test_a_read_that_returns_something_else():
     (lambda: DataLoader(GeneratorDataset(numbers, buffer=-1), 2), "a buffer of at least 0, got -1"),
     (lambda: DataLoader(GeneratorDataset(numbers, length=1.5), 2), "a length of at least 1, got 1.5"),
     (lambda: GeneratorDataset(numbers()), "give the generator function itself"),
+    (lambda: DataLoader(arrays(), 2).seek(1.5), "seek: epoch: expected a whole number .*, got 1.5"),
+    (lambda: DataLoader(arrays(), 2).seek(0, -1), "seek: batch: expected a whole number .*, got -1"),
 ])
 def test_wrong_settings(make, message):
     with pytest.raises(DataError, match=message):

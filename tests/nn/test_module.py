@@ -2,11 +2,13 @@
 
 import copy
 import gc
+import re
 import threading
 import weakref
 
 import numpy as np
 import pytest
+from cases import in_turn
 
 import minidrop as md
 from minidrop import nn
@@ -384,6 +386,41 @@ def test_a_resumed_run_equals_an_uninterrupted_one():
     with pytest.raises(md.SnapshotError, match="the state of a run has 'lstn.state:train:0:c', which fits no "
                        "module; did you mean 'lstm'?"):
         second.load_run_state({"lstn.state:train:0:c": run["lstm.state:train:0:c"]})
+
+
+@in_turn("state, message", [
+    ([1], "LSTM: expected {name: array}, got list; np.load reads a .npz file"),
+    ({"iteration": np.array(-3)}, "LSTM: iteration: expected a whole number of at least 0, got"),
+    ({"iteration": np.array(np.nan)}, "LSTM: iteration: expected a whole number of at least 0, got"),
+    ({"iteration": np.array(2.5)}, "LSTM: iteration: expected a whole number of at least 0, got"),
+    ({"state:c": np.zeros((2, 4))}, "LSTM: the state of a run has 'state:c', which fits no module"),
+    ({"state:test:0:c": np.zeros((2, 4))}, "has 'state:test:0:c', which fits no module"),
+    ({"state:train:a:c": np.zeros((2, 4))}, "has 'state:train:a:c', which fits no module"),
+    ({"state:train:0:c": np.full((2, 4), np.nan)}, "LSTM: 'state:train:0:c': a NaN, an infinity or a "),
+    ({"state:train:0:c": np.array(["a"])}, "LSTM: 'state:train:0:c': dtype <U1, expected numbers")])
+def test_a_state_of_a_run_that_does_not_fit_changes_nothing(state, message):
+    model = nn.LSTM(3, 4, stateful=True).to("cpu")
+    model(numbers(5, 2, 3))
+    before = model.run_state()
+    given = {"iteration": np.array(7), **state} if isinstance(state, dict) else state
+    with pytest.raises(md.SnapshotError, match=re.escape(message)):
+        model.load_run_state(given)
+    assert_same(model.run_state(), before)
+
+
+def assert_same(found, expected):
+    assert sorted(found) == sorted(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_a_state_that_no_layer_has_is_named():
+    model = nn.LSTM(3, 4, stateful=True).to("cpu")
+    model.load_run_state({"state:train:0:q": np.zeros((2, 4))})
+    with pytest.raises(md.ShapeError, match="carries a state 'q' on, which it does not have; call reset"):
+        model(numbers(5, 2, 3))
+    with pytest.raises(md.ConfigError, match="draw_from: expected a whole number of at least 0, got 2.5"):
+        model.draw_from(2.5)
 
 
 def test_a_deep_copy_is_independent():

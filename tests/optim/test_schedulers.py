@@ -129,6 +129,7 @@ def test_a_group_that_is_added_later_keeps_its_rate():
     (lambda o: schedulers.onecycle(o, 2, 5, momenta=(0.9, 0.8)), "lowest <= highest < 1, got 0.9 and 0.8"),
     (lambda o: schedulers.onecycle(o, 2, 5, momenta=(0.8, 0.9), warmup_iter=2), "warmup_iter of 0, got 2"),
     (lambda o: schedulers.onecycle(optim.AdaGrad(o.parameters), 2, 5, momenta=(0.8, 0.9)), "AdaGrad has no"),
+    (lambda o: schedulers.fixed(o).seek(2.5), "seek: expected a whole number of at least 0, got 2.5"),
 ])
 def test_mistakes_change_nothing(make, message):
     own = optimizer(0.5)
