@@ -41,6 +41,9 @@ class Slice(Layer):
                                  f"parts; give slice_points")
             return [length // count * i for i in range(1, count)]
         bounds = [0, *points, length]
+        if length < count:
+            raise ShapeError(f"axis {self.axis} of length {length} cannot be cut into {count} parts that are "
+                             f"not empty")
         if any(a >= b for a, b in zip(bounds, bounds[1:], strict=False)):
             raise ShapeError(f"slice_points must rise strictly within 1..{length - 1}, got {points}")
         return points

@@ -143,6 +143,8 @@ MISTAKES = [
     (text("Slice", "", tops="yzw"), [M],
      "axis 1 of length 4 cannot be cut into 3 equal parts; give slice_points"),
     (text("Slice", "slice_param { slice_point: 1 }", tops="yzw"), [M], "3 tops need 2 slice_points, got 1"),
+    (text("Slice", "slice_param { slice_point: 1 }", tops="yz"), [(3, 1)],
+     "axis 1 of length 1 cannot be cut into 2 parts that are not empty"),
     (text("Slice", "slice_param { slice_point: 3 slice_point: 3 }", tops="yzw"), [M],
      "slice_points must rise strictly within 1..3, got [3, 3]"),
     (text("Slice", "slice_param { slice_point: 4 }", tops="yz"), [M], "slice_points must rise strictly "
