@@ -11,7 +11,7 @@ it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,13 +29,13 @@ from minidrop.functions.softmax import log_softmax, softmax
 from minidrop.functions.torch_names import hint
 
 
-def _in_place(symbol: str, kind: type[binary.Binary]) -> Any:
+def _in_place(symbol: str, compute: Callable[[Any, Any], Any]) -> Any:
     def operator(self: Tensor, other: Any) -> Tensor:
         if self.requires_grad and self.creator is None:
             raise TensorError(f"x {symbol}= y would make another tensor and leave this one, which requires a "
                               f"gradient, as it is; change its array, x.data {symbol}= y (y an array), or "
                               f"write z = x {symbol} y")
-        return binary.binary(kind, self, other)
+        return compute(self, other)
     return operator
 
 
@@ -109,9 +109,10 @@ class Operators:
         """Return the absolute value of each entry; the derivative at 0 is 0."""
         return elementwise.absval(self)
 
-    __iadd__, __isub__ = _in_place("+", Add), _in_place("-", Subtract)
-    __imul__, __itruediv__ = _in_place("*", Multiply), _in_place("/", Divide)
-    __ipow__ = _in_place("**", Pow)
+    __iadd__, __isub__ = _in_place("+", __add__), _in_place("-", __sub__)
+    __imul__, __itruediv__ = _in_place("*", __mul__), _in_place("/", __truediv__)
+    __ifloordiv__, __imod__ = _in_place("//", __floordiv__), _in_place("%", __mod__)
+    __ipow__, __imatmul__ = _in_place("**", __pow__), _in_place("@", __matmul__)
 
     # -- comparisons, without gradient -----------------------------------------------------------------------
     __lt__, __le__, __gt__, __ge__ = map(_comparison, ("<", "<=", ">", ">="))

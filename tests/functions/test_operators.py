@@ -260,17 +260,19 @@ def test_truth_length_and_iteration():
 
 
 @in_turn("symbol, change", [("+", operator.iadd), ("-", operator.isub), ("*", operator.imul),
-                            ("/", operator.itruediv), ("**", operator.ipow)])
+                            ("/", operator.itruediv), ("**", operator.ipow), ("//", operator.ifloordiv),
+                            ("%", operator.imod), ("@", operator.imatmul)])
 def test_nothing_is_changed_in_place(symbol, change):
+    other = X.T.copy() if symbol == "@" else 2.0
     for leaf in (Parameter(X.copy()), Tensor(X.copy(), True)):
         with pytest.raises(TensorError) as caught:
-            change(leaf, 2.0)
+            change(leaf, other)
         assert f"x {symbol}= y would make another tensor" in str(caught.value)
         with md.no_grad(), pytest.raises(TensorError):
-            change(leaf, 2.0)
+            change(leaf, other)
         assert (leaf.data == X).all()
     x = before = Tensor(X.copy())
-    x = change(x, 2.0)
+    x = change(x, other)
     assert x is not before and (before.data == X).all()
 
 
