@@ -41,7 +41,9 @@ def run_calls(calls, a, b, c):
             if written[place].any():
                 raise ValueError(f"{call}: products of one batch write the same elements")
             written[place] = True
-            result = call.alpha * ((left.T if call.transa else left) @ (right.T if call.transb else right))
+            with np.errstate(all="ignore"):         # a GPU says nothing of infinities either
+                product = (left.T if call.transa else left) @ (right.T if call.transb else right)
+                result = call.alpha * product
             # With beta = 0 the old value is not read: it may be a NaN.
             c[place] = result + call.beta * c[place] if call.beta else result
 
