@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidrop.autograd import Block, Blocks
+from minidrop.autograd import Blocks
 from minidrop.errors import ShapeError
-from minidrop.functions.pieces import Piece, block_pieces
+from minidrop.functions.pieces import Piece, backward_products, block_pieces
 from minidrop.kept import Kept, KeptByGroup
 
 if TYPE_CHECKING:
@@ -67,30 +67,11 @@ class GroupProduct:
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> tuple:
         """Return the gradients of x and of W, Blocks; None for one that is not wanted."""
-        gx, count = self._empty(backend, 0, gy.dtype) if wanted[0] else None, len(self.pieces)
-        gys = [None] * count
-
-        def input_gradient(i):
-            weight, self.saved[i] = self.saved[i][1], (self.saved[i][0], None)
-            return own(i), weight, False, self.transpose, self._place(gx, self.pieces[i], 0)
-
-        def weight_gradient(i):
-            factors = (self.saved[i][0], own(i)) if self.transpose else (own(i), self.saved[i][0])
-            return backend.late_product(*factors, self.sides[i][1]) or (*factors, True, False)
-
-        def own(i):
-            if gys[i] is None:
-                gys[i] = backend.operand(self._read(backend, gy, self.pieces[i], 1))
-            return gys[i]
-
-        kinds = [kind for kind, want in zip((input_gradient, weight_gradient), wanted, strict=False) if want]
-        made = backend.gemms_of([partial(kind, i) for i in range(count) for kind in kinds],
-                                self._terms * len(kinds))
-        self.saved = []
-        if not wanted[1]:
-            return gx, None
-        weights = zip(made[len(kinds) - 1::len(kinds)], self.sides, strict=True)
-        return gx, Blocks([Block(product, *sides) for product, sides in weights], gy.dtype)
+        gx = self._empty(backend, 0, gy.dtype) if wanted[0] else None
+        _, blocks = backward_products(
+            backend, self.saved, lambda i: backend.operand(self._read(backend, gy, self.pieces[i], 1)),
+            self.sides, self.transpose, wanted, self._terms, lambda i: self._place(gx, self.pieces[i], 0))
+        return gx, Blocks(blocks, gy.dtype) if wanted[1] else None
 
     def outputs(self, y: np.ndarray) -> Iterator[tuple[np.ndarray, Kept | None]]:
         """Yield (the entries of y, what they keep) for each group of outputs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,42 +72,55 @@ class PieceProduct:
 
     def backward(self, backend: Backend, gy: np.ndarray, wanted: Sequence[bool]) -> Any:
         """Return the gradients of x and of W, Blocks; None for one that is not wanted."""
-        gys: list[Any] = [None] * len(self.groups)
-
-        def input_gradient(i):
-            weight, self.saved[i] = self.saved[i][1], (self.saved[i][0], None)
-            return own(i), weight, False, self.transpose
-
-        def weight_gradient(i):
-            factors = (self.saved[i][0], own(i)) if self.transpose else (own(i), self.saved[i][0])
-            return backend.late_product(*factors, self.groups[i][1]) or (*factors, True, False)
-
         def own(i):
-            if gys[i] is None:
-                rows, cols, ranges = self.groups[i]
-                gys[i] = gathered(backend, gy, ranges, cols if self.transpose else rows)
-            return gys[i]
+            rows, cols, ranges = self.groups[i]
+            return gathered(backend, gy, ranges, cols if self.transpose else rows)
 
-        kinds = [kind for kind, want in zip((input_gradient, weight_gradient), wanted, strict=False) if want]
-        made = backend.gemms_of([partial(kind, i) for i in range(len(self.groups)) for kind in kinds],
-                                self._terms * len(kinds))
-        self.saved = []
-        gx = None
-        if wanted[0]:
-            gx = backend.zeros(self.x_shape, gy.dtype)
-            for (rows, cols, ranges), one in zip(self.groups, made[::len(kinds)], strict=True):
-                _scatter(backend, gx, ranges, rows if self.transpose else cols,
-                         backend.scaled(one, self.scale))
-        if not wanted[1]:
-            return gx, None
-        weights = zip(self.groups, made[len(kinds) - 1::len(kinds)], strict=True)
-        return gx, Blocks([Block(one, rows, cols) for (rows, cols, _), one in weights], gy.dtype)
+        inputs, blocks = backward_products(backend, self.saved, own, [group[:2] for group in self.groups],
+                                           self.transpose, wanted, self._terms)
+        gx = backend.zeros(self.x_shape, gy.dtype) if wanted[0] else None
+        for (rows, cols, ranges), one in zip(self.groups, inputs, strict=False):
+            _scatter(backend, gx, ranges, rows if self.transpose else cols, backend.scaled(one, self.scale))
+        return gx, Blocks(blocks, gy.dtype) if wanted[1] else None
 
     @property
     def _terms(self):
         """How many products of two numbers one of the three products takes."""
         return sum((piece.last - piece.first) * piece.outputs.count * piece.inputs.count
                    for piece in self.pieces)
+
+
+def backward_products(backend: Backend, saved: list, own: Callable[[int], Any], sides: Sequence[tuple],
+                      transpose: bool, wanted: Sequence[bool], terms: int,
+                      place: Callable[[int], Any] = lambda i: None) -> tuple[list, list]:
+    """Return (the input gradients, the Blocks of W) of products by pieces; none of what is not wanted.
+
+    saved: [(part of x, part of W)], which is emptied; own(i): the part of gy of product i; sides: the rows
+    and columns of W that each read, None for all; place(i): where its input gradient goes. terms: of one of
+    the three products, see `Backend.gemms_of`.
+    """
+    count = len(saved)
+    gys: list[Any] = [None] * count
+
+    def input_gradient(i):
+        weight, saved[i] = saved[i][1], (saved[i][0], None)
+        return part_of(i), weight, False, transpose, place(i)
+
+    def weight_gradient(i):
+        factors = (saved[i][0], part_of(i)) if transpose else (part_of(i), saved[i][0])
+        return backend.late_product(*factors, sides[i][1]) or (*factors, True, False)
+
+    def part_of(i):
+        if gys[i] is None:
+            gys[i] = own(i)
+        return gys[i]
+
+    kinds = [kind for kind, want in zip((input_gradient, weight_gradient), wanted, strict=False) if want]
+    made = backend.gemms_of([partial(kind, i) for i in range(count) for kind in kinds], terms * len(kinds))
+    saved.clear()
+    inputs = made[::len(kinds)] if wanted[0] else []
+    weights = zip(made[len(kinds) - 1::len(kinds)], sides, strict=True) if wanted[1] else ()
+    return inputs, [Block(product, *pair) for product, pair in weights]
 
 
 def _together(pieces):
