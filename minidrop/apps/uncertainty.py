@@ -19,6 +19,7 @@ import numpy as np
 from minidrop.apps.calibration import Calibration, entropy, share
 from minidrop.autograd import no_grad
 from minidrop.errors import ConfigError, nearest
+from minidrop.net.given import given_net
 from minidrop.solver import mean_of
 
 if TYPE_CHECKING:
@@ -323,6 +324,7 @@ def _judged(net):
 
 
 def _checked(net, passes):
+    given_net(net)
     try:
         number = operator.index(passes)
     except TypeError:

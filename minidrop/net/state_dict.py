@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.errors import MOST_MISTAKES, ConfigError, SnapshotError, nearest
+from minidrop.net.given import given_net
 from minidrop.net.loading import copy_values, is_finite
 from minidrop.net.torch_modules import Form, NoModule, form_of, known_forms, refuse_bias, scale_behind
 
@@ -48,9 +49,9 @@ def to_torch_state_dict(net: Net, mapping: Mapped | None = None) -> dict[str, np
     learned Position an Embedding. To load them into a module: module.load_state_dict({key:
     torch.from_numpy(array) for ...}).
 
-    mapping: {layer: name of its module}, by default the layer's; (name, number) for layer `number` of an
-    LSTM, GRU or RNN of several; None leaves a layer out. Raises ConfigError that lists the layers without
-    such a module.
+    mapping: {layer: name of its module}, by default the layer's; of both layers of an nn.BatchNorm its own;
+    (name, number) for layer `number` of an LSTM, GRU or RNN of several; None leaves a layer out. Raises
+    ConfigError that lists the layers without such a module.
     """
     return {key: np.array(array, order="C") for part, arrays in _written(net, mapping)
             for key, array in ((part.key(end), array) for end, array in arrays.items())}
@@ -84,6 +85,7 @@ def from_torch_state_dict(net: Net, state: Mapping[str, Any], mapping: Mapped | 
 def _written(net, mapping) -> Iterator[tuple[_Part, dict[str, np.ndarray]]]:
     """Yield each _Part and the arrays of its module, {end of the key: array}; raises ConfigError."""
     mapping, wrong = dict(mapping or {}), []
+    net = given_net(net)
     for layer in mapping:
         if layer not in net.params:
             raise ConfigError(f"mapping: the net has no layer {layer!r} with parameters"
@@ -92,12 +94,12 @@ def _written(net, mapping) -> Iterator[tuple[_Part, dict[str, np.ndarray]]]:
     for node in net.graph.nodes:
         if node.name not in net.params or node.name in scales:
             continue
-        module = mapping.get(node.name, node.name)
         names = {own: f"{node.name}/{own}" for own in net.params[node.name]}
         scale = scale_behind(net.graph, node) if node.config.type == "BatchNorm" else None
         if scale is not None:
             scales.add(scale.name)
             names |= {own: f"{scale.name}/{own}" for own in net.params[scale.name]}
+        module = mapping.get(node.name, _module_of(node.name, scale and scale.name))
         if module is None:
             continue
         name, number = module if isinstance(module, tuple) else (module, 0)
@@ -116,6 +118,12 @@ def _written(net, mapping) -> Iterator[tuple[_Part, dict[str, np.ndarray]]]:
     if wrong:
         raise ConfigError.of(wrong)
     yield from found
+
+
+def _module_of(name, scale):
+    """Return what a layer's module is called by default. An nn.BatchNorm has two layers, named after it."""
+    module = name.removesuffix(".norm")
+    return module if module != name and scale == f"{module}.scale" else name
 
 
 def _host(net, name):

@@ -15,6 +15,7 @@ from minidrop.config import SolverConfig
 from minidrop.errors import NonFiniteError, SnapshotError, nearest
 from minidrop.net import Net
 from minidrop.net.definition import DEPLOY, definition_of
+from minidrop.net.given import given_net
 from minidrop.net.loading import Paths, paths_of
 from minidrop.net.vocabularies import vocabularies_of, warn_of_other_vocabularies
 from minidrop.snapshot import (
@@ -274,7 +275,7 @@ def load_weights(net: Net, path: Paths, vocabularies: dict[str, str] | None = No
 
     `left` lists what the files lack, what the net lacks, and with skip_mismatched what does not fit.
     """
-    report = net.load_weights(path, skip_mismatched, vocabularies, ema)
+    report = given_net(net).load_weights(path, skip_mismatched, vocabularies, ema)
     return report.copied, report.left
 
 

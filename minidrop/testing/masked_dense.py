@@ -19,6 +19,8 @@ def run_once(net: Net, iteration: int, inputs: Any = None,
     and, as "input/NAME", those of the inputs. `masked`: compute everything and multiply by explicit masks.
     """
     from minidrop.autograd import Tensor
+    from minidrop.net.given import given_net
+    given_net(net)
     inputs = {name: Tensor(net.backend.asarray(x, net.dtype), requires_grad=np.asarray(x).dtype.kind == "f",
                            backend=net.backend)
               for name, x in (inputs or {}).items()}

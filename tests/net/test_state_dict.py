@@ -228,3 +228,25 @@ def test_a_net_on_a_gpu(backend_of_name, tmp_path):
     np.testing.assert_allclose(md.to_torch_state_dict(net)["ip1.weight"], 2 * state["ip1.weight"])
     pytest.importorskip("onnx", reason="of the extra `onnx`")
     assert md.export_onnx(other, tmp_path / "net.onnx").outputs == {"scale": ("N", 5)}
+
+
+def test_modules_of_the_same_names_need_no_mapping():
+    torch = pytest.importorskip("torch")
+    nn = md.nn
+    ours = nn.Sequential(block=nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm(4), nn.ReLU()),
+                         flat=nn.Flatten(), out=nn.Linear(4 * 16, 2)).set_seed(0)
+    block = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU())
+    theirs = torch.nn.Sequential()
+    for name, module in (("block", block), ("flat", torch.nn.Flatten()), ("out", torch.nn.Linear(64, 2))):
+        theirs.add_module(name, module)
+    x = numbers(5, 3, 6, 6).astype("f4")
+    for _ in range(3):
+        ours(x)                                 # statistics of their own
+    expected = ours.eval()(x).numpy()
+    state = md.to_torch_state_dict(ours.net_for(x))
+    assert state.keys() == theirs.state_dict().keys()
+    theirs.load_state_dict({key: torch.from_numpy(array) for key, array in state.items()})
+    np.testing.assert_allclose(theirs.eval()(torch.from_numpy(x)).detach().numpy(), expected, atol=1e-5)
+    theirs.get_parameter("block.1.weight").data.mul_(2)
+    md.from_torch_state_dict(ours.net_for(x), theirs.state_dict())
+    np.testing.assert_allclose(ours(x).numpy(), theirs(torch.from_numpy(x)).detach().numpy(), atol=1e-5)

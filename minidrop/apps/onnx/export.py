@@ -15,11 +15,12 @@ from minidrop.apps.onnx.batch import find_axes, graph_of
 from minidrop.apps.onnx.refused import reason_of
 from minidrop.apps.onnx.writer import FLOAT, GraphWriter, LayerWriter, NotExportable, Shape, writer_of
 from minidrop.apps.trained import load_all_weights
-from minidrop.config import NetConfig, as_net_config
+from minidrop.config import NetConfig, NetParameter, NetSpec, as_net_config
 from minidrop.errors import BackendError, ConfigError, SnapshotError, nearest
 from minidrop.files import replace
 from minidrop.net import BlobRef, Net, Problems
 from minidrop.net.deploy import Deployment, deployment, described
+from minidrop.net.given import given_net
 from minidrop.net.graph import Graph
 from minidrop.net.loading import is_finite
 
@@ -120,6 +121,8 @@ def _deployed(source, weights, outputs, level, stages) -> tuple[Deployment, dict
         shapes = {ref.name: shape for ref, shape in source.graph.shapes.items()
                   if ref.version == 0 and ref.name in deployed.inputs}
         return deployed, shapes, source
+    if not isinstance(source, NetConfig | NetParameter | NetSpec | str | os.PathLike):
+        given_net(source)       # raises
     if not weights:
         raise ConfigError("export needs the weights of the net: give weights (--weights), or a Net that has "
                           "them")
