@@ -57,6 +57,7 @@ def check(parts, expected):
         assert (labels == np.concatenate([expected[name][1] for name in names])).all()
 
 
+@pytest.mark.full
 def test_binary_files(tmp_path):
     """As large as those of the set."""
     expected = write_binary(tmp_path, 10000)
