@@ -29,6 +29,7 @@ class Kept:
     """
 
     on_device = False       # True: the host does not know its entries
+    is_table = False        # True: nor how often each occurs, see TableKept
     # Of disjoint sets that together are the axis: (anything, how many there are).
     family: tuple[object, int] | None = None
 

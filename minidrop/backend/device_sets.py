@@ -20,12 +20,13 @@ class MovingKept(Kept):
     not read. Code that needs the entries themselves cannot be captured and raises CaptureError.
 
     Sets of one `family`, (any object, number of sets), never share an entry and together cover the axis.
+    `made_of`: of a set that was made of another one, (that set, the method, its argument), else None.
     """
 
     is_all = False          # for some start, at least
     on_device = True
 
-    __slots__ = ("step", "width", "start_at", "_repeated", "_spread")
+    __slots__ = ("step", "width", "start_at", "made_of", "_repeated", "_spread")
 
     def __init__(self, kept: Any, start_at: Any, family: Any = None, multiple: Any = 1):
         _, step, width = kept.regular
@@ -33,7 +34,8 @@ class MovingKept(Kept):
         self._set(start_at, family, step, width, kept.total, -(-most // multiple) * multiple)
 
     def _set(self, start_at, family, step, width, total, count):
-        self.start_at, self.family, self._repeated, self._spread = start_at, family, {}, {}
+        self.start_at, self.family, self.made_of = start_at, family, None
+        self._repeated, self._spread = {}, {}
         self.step, self.width, self.total, self.count = step, width, total, count
         return self
 
@@ -50,7 +52,8 @@ class MovingKept(Kept):
         if factor not in self._spread:
             start_at = self.start_at * self.start_at.dtype.type(factor)
             sizes = (factor * n for n in (self.step, self.width, self.total, self.count))
-            self._spread[factor] = object.__new__(MovingKept)._set(start_at, None, *sizes)
+            made = self._spread[factor] = object.__new__(MovingKept)._set(start_at, None, *sizes)
+            made.made_of = self, "spread", factor
         return self._spread[factor]
 
     def _unknown(self) -> NoReturn:
@@ -84,6 +87,7 @@ class RepeatedKept(MovingKept):
     def __init__(self, part: Any, times: Any):
         self._set(part.start_at, None, part.step, part.width, part.total * times, part.count * times)
         self.part, self.times, self.tables = part, times, None
+        self.made_of = part, "repeated", times
 
     def spread(self, factor: int) -> NoReturn:
         self._unknown()

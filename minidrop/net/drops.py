@@ -11,7 +11,7 @@ import numpy as np
 from minidrop.layers import Layer
 from minidrop.layers.given import NodeDraw
 from minidrop.net.graph import BlobRef, Graph
-from minidrop.net.plan import Plan
+from minidrop.net.plan import Drop, Plan
 from minidrop.patterns.draw import NOTHING, Draw
 from minidrop.patterns.part import Part
 
@@ -33,7 +33,8 @@ class Mode:
 class NetDrops:
     """The drops of one net; it gives layers a NodePlan when the mode changes and a NodeDraw for each draw.
 
-    `drawn`: {node index: Draw} of the iteration drawn last, {} before any. `reached`: the indices of the
+    `drawn`: {node index: Draw} of the iteration drawn last, {} before any; `whole`: those of the whole batch,
+    of which the net may have one rank's part. `reached`: the indices of the
     nodes whose tops depend on the draws. parts: of the blobs of which the net has one rank's part, in a batch
     of full size.
     """
@@ -46,6 +47,7 @@ class NetDrops:
                              or any(node in (*drop.producers, *drop.consumers) for drop in plan.drops)]
         self.reached = _reached(graph, plan)
         self.iteration: int | None = None
+        self.whole: dict[int, Draw] = {}
         self.drawn: dict[int, Draw] = {}
         self._mode: Mode | None = None
         self.mode = Mode()
@@ -66,12 +68,12 @@ class NetDrops:
 
     @property
     def state(self) -> tuple:
-        """What passes change, (iteration, drawn, parts, mode); assign it to restore."""
-        return self.iteration, self.drawn, self.parts, self.mode
+        """What passes change, (iteration, whole, drawn, parts, mode); assign it to restore."""
+        return self.iteration, self.whole, self.drawn, self.parts, self.mode
 
     @state.setter
     def state(self, state: tuple) -> None:
-        self.iteration, self.drawn, self.parts, self.mode = state
+        self.iteration, self.whole, self.drawn, self.parts, self.mode = state
 
     def draw(self, iteration: int, share: float = 1.0) -> None:
         """Draw the patterns of an iteration, and give every layer its NodeDraw.
@@ -80,11 +82,14 @@ class NetDrops:
         """
         self.iteration = iteration
         self.parts = {ref: part.of_share(share) for ref, part in self.full_parts.items()}
-        self.drawn = {drop.node.index: self._drawn(drop, iteration) for drop in self.plan.drops}
+        self.whole = {drop.node.index: drop.site.draw(iteration) for drop in self.plan.drops}
+        self.drawn = {drop.node.index: self.of_part(drop, self.whole[drop.node.index])
+                      for drop in self.plan.drops}
         self.give_drawn()
 
-    def _drawn(self, drop, iteration):
-        draw, ref = drop.site.draw(iteration), drop.node.tops[max(0, drop.fact.top)]
+    def of_part(self, drop: Drop, draw: Draw) -> Draw:
+        """Return what the net's part of the batch drops, from the draw of the whole batch."""
+        ref = drop.node.tops[max(0, drop.fact.top)]
         if ref not in self.parts:
             return draw
         shape, part, full = list(self.graph.shapes[ref]), self.parts[ref], self.full_parts[ref]
@@ -96,13 +101,14 @@ class NetDrops:
         iteration = self.iteration or 0
         self.give(self.acting(), lambda layer: layer.key(iteration))
 
-    def acting(self) -> dict[int, Draw]:
+    def acting(self, whole: bool = False) -> dict[int, Draw]:
         """Return {node index: Draw} of all drops, NOTHING for those that do not act.
 
-        Weights that no product can leave out are dropped as units.
+        Weights that no product can leave out are dropped as units. whole: those of the whole batch.
         """
-        return {drop.node.index: drop.formed(self.drawn[drop.node.index])
-                if self.drawn and self.is_dropping(drop.node.layer) else NOTHING for drop in self.plan.drops}
+        drawn = self.whole if whole else self.drawn
+        return {drop.node.index: drop.formed(drawn[drop.node.index])
+                if drawn and self.is_dropping(drop.node.layer) else NOTHING for drop in self.plan.drops}
 
     def is_dropping(self, layer: Layer) -> bool:
         """Whether the drops of a layer act: in phase TRAIN, unless the mode says otherwise."""

@@ -169,11 +169,15 @@ class Run:
         """The records of the batch, divided by those of a full one."""
         return min((layer.share for layer in self.net.data_layers.values()), default=1.0)
 
-    @property
-    def loss_array(self) -> Any:
-        """`loss` as a float64 array (1,) on the device; reading it does not wait for the device."""
+    def loss_array(self, scales: Sequence[float] | None = None) -> Any:
+        """Return the sum of `losses` as a float64 array (1,) on the device, without waiting for it.
+
+        scales: what each is multiplied by.
+        """
         self._require("loss_array")
         losses = [weight * self.tensors[ref].data.sum().astype("float64") for ref, weight in self.net.losses]
+        if scales is not None:
+            losses = [loss * scale for loss, scale in zip(losses, scales, strict=True)]
         return sum(losses[1:], losses[0]).reshape(1)
 
     def backward(self, scale: float | Sequence[float] = 1.0, watch: Watch | None = None) -> None:

@@ -14,6 +14,9 @@ from minidrop.net.graph import BlobRef
 from minidrop.solver.capturable import problem_of
 from minidrop.solver.captured_memory import RING, CapturedMemory
 from minidrop.solver.captured_patterns import CapturedPatterns
+from minidrop.solver.captured_ranks import CapturedRanks
+from minidrop.solver.evaluation import joined_outputs
+from minidrop.solver.late_values import LateValues
 from minidrop.solver.steps import EagerSteps, Show
 
 if TYPE_CHECKING:
@@ -44,6 +47,9 @@ class CapturedSteps:
     states unchanged. `settle` and `look_behind` read the flags, at least every LOOK_EVERY iterations; after
     an error the solver returns to that iteration and repeats it uncaptured, which raises the exact error.
 
+    Several ranks capture if gradients travel from GPU to GPU, see `CapturedRanks`. An error is raised on all
+    in the same iteration, so one rank by itself only looks at losses (`look`).
+
     A net or solver that cannot be captured runs uncaptured; the reason is logged, and kept in `problem`,
     which is '' while steps are captured.
     """
@@ -59,6 +65,8 @@ class CapturedSteps:
         self.pending: deque[tuple[int, dict[str, int]]] = deque()
         self.launches = True    # False: every iteration runs eagerly, for comparison
         self.patterns = CapturedPatterns(self.net)
+        self.joint = CapturedRanks(solver)
+        self.unsettled = 0              # the number of iterations that all ranks have not settled yet
         self.problem = problem_of(solver)
         self.memory: CapturedMemory | None = None
         self._fetched: tuple[int, Any] | None = None    # (number of losses, their copy to the host)
@@ -86,7 +94,11 @@ class CapturedSteps:
         outputs = None if self.problem else self._step(lr)
         if outputs is None:
             return self.uncaptured.step(lr, show)
-        values = _LateValues(self.solver, lr)
+        solver, display = self.solver, self.solver.settings.display
+        values = LateValues(solver, lr)
+        if self.joint.several and display and solver.iteration % display == 0:
+            self.settle()
+            outputs = joined_outputs(self.net, outputs, solver.ranks)
         show(values, outputs)
         return values
 
@@ -102,7 +114,7 @@ class CapturedSteps:
             return None
         problem = None
         with self.backend.active():
-            data = net.read()
+            data = solver.ranks.together(net.read)
             shapes = tuple((tensor.data.shape, tensor.data.dtype.str) for tensor in data.values())
             memory = self._memory()
             try:
@@ -119,6 +131,7 @@ class CapturedSteps:
             net.seek(positions)         # the batch is read again
             return None
         self.pending.append((solver.iteration, positions))
+        self.unsettled += 1
         self._count_averages(1)
         return outputs
 
@@ -137,6 +150,7 @@ class CapturedSteps:
     def _run(self, signature, starts):
         if len(self.seen) >= MOST_FORMS:        # forget the counts of the rarer half
             self.seen = Counter(dict(self.seen.most_common(MOST_FORMS // 2)))
+        signature = self.joint.signature(signature)
         self.seen[signature] += 1
         graph = self.graphs.get(signature)
         if graph is None and self.launches and self.seen[signature] > 1 and self._room(signature):
@@ -172,7 +186,7 @@ class CapturedSteps:
 
     def _capture(self, starts):
         tensors = {}
-        graph = self.backend.capture(lambda: tensors.update(self._work(starts)))
+        graph = self.joint.capture(lambda: tensors.update(self._work(starts)))
         return _Graph(graph, tensors)
 
     def _work(self, starts):
@@ -182,10 +196,8 @@ class CapturedSteps:
             with backend.as_captured(memory.trouble):
                 self.patterns.give(memory.starts[1:1 + starts], memory.lives, memory.keys)
                 net.clear_grads()
-                run = net.compute(memory.tensors())
-                loss = run.loss_array
-                backend.refuse(~backend.xp.isfinite(loss), lambda: AssertionError("raised on no device"))
-                run.backward()
+                run = self.solver.ranks.together(lambda: net.compute(memory.tensors()))
+                loss = self.joint.backward(run, memory.trouble, self.patterns.moving)
                 self.uncaptured.after_backward()
                 norm = self.solver.updater.apply_numbers(memory.rates)
                 if memory.averaging is not None:
@@ -200,14 +212,35 @@ class CapturedSteps:
 
     # -- reading the outcome -------------------------------------------------------------------------------
     def settle(self) -> None:
-        """Wait for all iterations and record their losses; raises the error of the first that failed."""
+        """Wait for all iterations and record their losses; raises the error of the first that failed.
+
+        All ranks call it in the same iteration.
+        """
+        self._read(True)
+        self._fetched, self.unsettled = None, 0
+
+    def look(self) -> None:
+        """As `settle`; but where there are other ranks, an error waits until all of them settle."""
+        if self.joint.several:
+            self._read(False)
+        else:
+            self.settle()
+
+    def _read(self, raises):
         if self.memory is not None and self.pending:
             with self.backend.active():
-                self._take(self.backend.to_host(self.memory.ring))
-        self._fetched = None
+                self.joint.wait()
+                self._take(self.backend.to_host(self.memory.ring), raises=raises)
 
     def look_behind(self) -> None:
-        """Every LOOK_EVERY iterations record the losses fetched last time, and start to fetch the next."""
+        """Every LOOK_EVERY iterations record the losses fetched last time, and start to fetch the next.
+
+        Of several ranks, where others may be gone, all settle instead.
+        """
+        if self.joint.several:
+            if self.unsettled >= LOOK_EVERY:
+                self.settle()
+            return
         if self.memory is None or not self.pending or len(self.pending) % LOOK_EVERY:
             return
         with self.backend.active():
@@ -215,11 +248,17 @@ class CapturedSteps:
                 self._take(self._fetched[1].get(), self._fetched[0])
             self._fetched = len(self.pending), self.backend.fetch(self.memory.ring)
 
-    def _take(self, ring, count=None):
-        """Record the outcomes of the first `count` pending iterations from a copy of the ring."""
+    def _take(self, ring, count=None, raises=True):
+        """Record the outcomes of the first `count` pending iterations from a copy of the ring.
+
+        Of an error and what follows, nothing is recorded unless it `raises`.
+        """
         for _ in range(len(self.pending) if count is None else count):
-            iteration, positions = self.pending.popleft()
+            iteration, positions = self.pending[0]
             loss, trouble, norm = ring[:, iteration % RING].tolist()
+            if trouble and not raises:
+                return
+            self.pending.popleft()
             if trouble:         # the iterations after this one have changed nothing
                 self.backend.synchronize()
                 self._count_averages(-1 - len(self.pending))
@@ -284,29 +323,6 @@ class _Graph:
 
     def __init__(self, graph, tensors: dict[BlobRef, Tensor]):
         self.launch, self.tensors = graph.launch, tensors
-
-
-class _LateValues(Mapping):
-    """The values of a "step" event; reading one but lr fetches it, which waits for the device."""
-
-    def __init__(self, solver, lr):
-        self.solver = solver
-        self.values = {"loss": lambda: solver.smoothed_loss, "lr": lambda: lr}
-        if solver.settings.log_gradient_norm:
-            self.values["gradient_norm"] = self._norm
-
-    def _norm(self):
-        self.solver.settle()
-        return self.solver.steps.gradient_norm
-
-    def __getitem__(self, name):
-        return self.values[name]()
-
-    def __iter__(self):
-        return iter(self.values)
-
-    def __len__(self):
-        return len(self.values)
 
 
 def _data_alone(tensor):

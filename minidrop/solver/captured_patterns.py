@@ -31,10 +31,16 @@ class Form:
 
 
 class CapturedPatterns:
-    """Finds the Form of a Net's draws, and gives its layers such draws, to be read on the device."""
+    """Finds the Form of a Net's draws, and gives its layers such draws, to be read on the device.
+
+    Kept sets are those of the whole batch, the same on all ranks. `moving`: those given last whose starts are
+    read, in the order of these.
+    """
 
     def __init__(self, net: Net):
         self.net = net
+        self.drops = {drop.node.index: drop for drop in net.plan.drops}
+        self.moving: list[MovingKept] = []
         self.weighted = {drop.node.index: (drop.producer.layer.outputs, drop.producer.layer.inputs)
                          for drop in net.plan.drops if drop.kind == "weights"}
         shapes = net.graph.shapes
@@ -46,10 +52,11 @@ class CapturedPatterns:
         """Return the Form of the current draws; raises CaptureError for irregular kept sets."""
         net = self.net
         form, starts, lives = [net.mode, *map(net.is_dropping, net.drop_layers.values())], [], {}
-        for index, draw in net.drops.acting().items():
+        own = net.drops.acting()
+        for index, draw in net.drops.acting(whole=True).items():
             if net.mode.masked:
                 draw = NOTHING
-            grid = draw.grid(self.samples.get(index))
+            grid = None if net.mode.masked else own[index].grid(self.samples.get(index))
             if grid is not None:
                 lives[index] = grid.lives
             kept_sets = draw.kept_sets(self.weighted.get(index))
@@ -71,19 +78,20 @@ class CapturedPatterns:
              keys: list[np.ndarray]) -> None:
         """Give the layers draws whose starts, lives and keys are read from these device arrays at launch."""
         net, places = self.net, iter(starts)
-        draws = net.drops.acting()
-        for index, draw in {} if net.mode.masked else draws.items():
+        draws, self.moving = net.drops.acting(), []
+        for index, draw in {} if net.mode.masked else net.drops.acting(whole=True).items():
             if index in self.samples:
                 if index in lives:
-                    shape = draw.grid(self.samples[index]).block_shape
-                    draws[index] = draw.given(DeviceGrid(lives[index], *shape))
+                    shape = draws[index].grid(self.samples[index]).block_shape
+                    draws[index] = draws[index].given(DeviceGrid(lives[index], *shape))
                 continue
             kept_sets = draw.kept_sets(self.weighted.get(index))
             # Of pairs of tiles the outputs are disjoint, and so are the inputs.
             pairs = len(kept_sets) // 2 if index in self.weighted else 0
             sets = [MovingKept(kept, next(places), (index, i % 2, pairs) if pairs else None, MULTIPLE)
                     if _moves(kept) else kept for i, kept in enumerate(kept_sets)]
-            draws[index] = draw.given(sets)
+            self.moving += [kept for kept in sets if isinstance(kept, MovingKept)]
+            draws[index] = net.drops.of_part(self.drops[index], draw.given(sets))
         key_of = {layer.name: key for layer, key in zip(self.keyed, keys, strict=True)}
         net.drops.give(draws, lambda layer: key_of[layer.name])
 

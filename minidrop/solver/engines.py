@@ -20,8 +20,11 @@ class Engine(Protocol):
 
     in_order: bool
 
-    def adding(self, flat: np.ndarray, tag: int) -> Steps:
-        """The steps that replace a row on the device by its sum over ranks, see `Ranks.adding`."""
+    def adding(self, flat: np.ndarray, tag: int, queued: bool = False) -> Steps:
+        """The steps that replace a row on the device by its sum over ranks, see `Ranks.adding`.
+
+        queued: the last step lets the device wait, and not the host, as a captured step needs.
+        """
 
     def close(self) -> None:
         """End what is under way: no sum is needed any more."""
@@ -35,8 +38,8 @@ class HostEngine:
     def __init__(self, ranks: Ranks, backend: Backend, chunk: int = CHUNK, wire: Wire | None = None):
         self.ranks, self.backend, self.chunk, self.wire = ranks, backend, chunk, wire
 
-    def adding(self, flat: np.ndarray, tag: int) -> Steps:
-        """The steps that replace a row by its sum over ranks."""
+    def adding(self, flat: np.ndarray, tag: int, queued: bool = False) -> Steps:
+        """The steps that replace a row by its sum over ranks; a captured step can take none of them."""
         host = self.backend.to_host(flat)
         yield from self.ranks.adding(host, tag, self.chunk, self.wire)
         if host is not flat:
@@ -58,13 +61,24 @@ class DeviceEngine:
     def __init__(self, ranks: Ranks, link: Any, chunk: int = CHUNK, wire: Wire | None = None):
         self.ranks, self.link, self.chunk, self.wire = ranks, link, chunk, wire
 
-    def adding(self, flat: np.ndarray, tag: int) -> Steps:
+    def adding(self, flat: np.ndarray, tag: int, queued: bool = False) -> Steps:
         """The steps that replace a row by its sum over ranks."""
+        mark = self._queue(flat, tag, self.wire)
+        yield _Joined(self.link, mark) if queued else _Marked(self.ranks.communicator, mark)
+
+    def _queue(self, flat, tag, wire):
         with self.link.apart():
-            for _ in self.ranks.adding(flat, tag, self.chunk, self.wire, self.link):
+            for _ in self.ranks.adding(flat, tag, self.chunk, wire, self.link):
                 pass            # each step stands behind the one before in the link's stream
-            mark = self.link.mark()
-        yield _Marked(self.ranks.communicator, mark)
+            return self.link.mark()
+
+    def add_queued(self, flat: np.ndarray) -> None:
+        """Queue replacing a row by its sum over ranks, unrounded; the stream that computes waits for it."""
+        self.link.join(self._queue(flat, 0, None))
+
+    def wait(self) -> None:
+        """Wait for all that the stream that computes has so far, as the Communicator waits."""
+        self.ranks.communicator.wait(self.link.mark_so_far())
 
     def close(self) -> None:
         """End the link."""
@@ -82,6 +96,19 @@ class _Marked:
 
     def wait(self) -> None:
         self._communicator.wait(self._mark)
+
+
+class _Joined:
+    """A transfer that the stream that computes waits for, when the host comes to its end."""
+
+    def __init__(self, link: Any, mark: Any):
+        self._link, self._mark = link, mark
+
+    def ready(self) -> bool:
+        return False        # what is queued next may go on beside it
+
+    def wait(self) -> None:
+        self._link.join(self._mark)
 
 
 def chosen_way(ranks: Ranks, backend: Backend) -> tuple[bool, str]:

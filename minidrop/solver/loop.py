@@ -155,7 +155,7 @@ class Solver(Saving):
         self.loss_scale = LossScale() if self.net.backend.precision == "float16" else None
         self.iteration = 0
         self.best: float | None = None
-        captures = self.settings.capture_steps and self.net.backend.captures and self.ranks.alone
+        captures = self.settings.capture_steps and self.net.backend.captures
         steps = CapturedSteps if captures else EagerSteps
         self.steps: EagerSteps | CapturedSteps = steps(self)
         self._snapshot_iteration: int | None = None
@@ -290,13 +290,13 @@ class Solver(Saving):
     @property
     def losses(self) -> deque[float]:
         """The training losses of the last `average_loss` iterations: weighted sums, without weight decay."""
-        self.settle()
+        self.steps.look()
         return self.steps.losses
 
     @property
     def smoothed_loss(self) -> float:
         """The mean of the last `average_loss` losses."""
-        self.settle()
+        self.steps.look()
         return self.steps.smoothed_loss
 
     def test_all(self) -> list[dict[str, float | list]]:

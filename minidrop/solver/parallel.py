@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from minidrop.autograd import Parameter, Tensor, Watch
 from minidrop.backend import Backend
+from minidrop.kept import Kept
 from minidrop.solver.engines import Engine, HostEngine
 from minidrop.solver.places import Packed, Place, places_of, read, written
 from minidrop.solver.ranks import Job, Ranks, Steps
@@ -39,9 +40,13 @@ class GradientSum:
         self.entries = self.whole_entries = self.sent = 0
         self.listeners: list[Callable[[int, bool], object]] = []
 
-    def begin(self, parameters: Mapping[str, Parameter], factor: float) -> Reduction:
-        """Return what replaces each gradient by `factor` times its sum over ranks, once it is complete."""
-        return Reduction(self, list(parameters.values()), factor)
+    def begin(self, parameters: Mapping[str, Parameter], factor: float,
+              moving: Sequence[Kept] = ()) -> Reduction:
+        """Return what replaces each gradient by `factor` times its sum over ranks, once it is complete.
+
+        moving: the sets that a captured step reads on the device, as all ranks list them.
+        """
+        return Reduction(self, list(parameters.values()), factor, moving)
 
     def add(self, parameters: Mapping[str, Parameter], factor: float) -> None:
         """Replace each gradient by `factor` times its sum over ranks."""
@@ -66,8 +71,9 @@ class Reduction(Watch):
     then a bucket takes its turn when those before it have begun, or are known to fail.
     """
 
-    def __init__(self, total: GradientSum, parameters: list[Parameter], factor: float):
-        self.total, self.ranks, self.factor = total, total.ranks, factor
+    def __init__(self, total: GradientSum, parameters: list[Parameter], factor: float,
+                 moving: Sequence[Kept] = ()):
+        self.total, self.ranks, self.factor, self.moving = total, total.ranks, factor, moving
         self.buckets = _buckets(parameters, total.bucket)
         self.number = {id(parameter): n for n, bucket in enumerate(self.buckets) for parameter in bucket}
         self.missing = [{id(parameter) for parameter in bucket} for bucket in self.buckets]
@@ -149,25 +155,31 @@ class Reduction(Watch):
         packed = Packed(backend, bucket, places, self.factor)
         self.entries += packed.entries
         if packed.entries:
-            yield from self.total.engine.adding(packed.flat, number)
+            yield from self.total.engine.adding(packed.flat, number, backend.capturing)
             packed.give()
 
     def _places(self, bucket, tag) -> Steps:
         """The steps that find the places of each gradient of a bucket; None if backward has failed on a rank.
         """
         own = None if self.error is not None else [places_of(parameter) for parameter in bucket]
-        row = _FAILED if own is None else written(own)
+        row = _FAILED if own is None else written(own, self.moving)
         digest = np.frombuffer(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), np.uint8)
-        digests = yield from self.ranks.gathering(digest, tag)
+        digests = yield from self._told(self.ranks.gathering(digest, tag))
         if (digests == digest).all():
             return own
         found: list[list[Place]] = [[] for _ in bucket]
-        for other in (yield from self.ranks.listing(row, tag)):
+        for other in (yield from self._told(self.ranks.listing(row, tag))):
             if np.array_equal(other, _FAILED):
                 return None
-            for places, more in zip(found, read(other, len(bucket)), strict=True):
+            for places, more in zip(found, read(other, len(bucket), self.moving), strict=True):
                 places += more
         return found
+
+    def _told(self, steps):
+        """The steps of what ranks tell each other: all at once in a captured step, where order lasts."""
+        if self.total.backend.capturing:
+            return Job(steps).finish()
+        return (yield from steps)
 
 
 class _Turn:

@@ -12,7 +12,8 @@ from minidrop.autograd.tensor import Parameter
 from minidrop.backend import Backend
 from minidrop.kept import Kept
 
-_WHOLE, _REGULAR, _LISTED = range(3)        # how a side is written down
+_WHOLE, _REGULAR, _LISTED, _MOVING = range(4)       # how a side is written down
+_MADE = ("spread", "repeated")          # how one MovingKept is made of another
 
 
 class Place(NamedTuple):
@@ -34,10 +35,10 @@ def common_places(places: Iterable[Place], matrix: tuple[int, ...]) -> list[Plac
     """Return few places of a parameter that cover those of all ranks.
 
     Blocks that differ on one side alone become one, with the rows (or columns) of any. The whole is returned
-    where that is not larger.
+    where that is not larger. What sets have in common that are read on a device is not known.
     """
     found = list(dict.fromkeys(places))
-    if len(found) > 1:
+    if len(found) > 1 and not any(kept is not None and kept.on_device for place in found for kept in place):
         for side, other in ((0, 1), (1, 0)):
             if len({place[other] for place in found}) == 1 and None not in {place[side] for place in found}:
                 union = _union([place[side] for place in found])
@@ -57,8 +58,9 @@ def _union(sets):
 
 
 def places_of(parameter: Parameter) -> list[Place]:
-    """Return the places of the blocks of a parameter's gradient."""
-    return [Place(block.rows, block.cols) for block in parameter.blocks]
+    """Return the places of the blocks of a parameter's gradient; of rows that a device alone knows, all."""
+    return [Place(None if block.rows is not None and block.rows.is_table else block.rows, block.cols)
+            for block in parameter.blocks]
 
 
 class Packed:
@@ -87,7 +89,7 @@ class Packed:
             self._fill(parameter, own, parts, self.flat.dtype.type(factor))
 
     def _fill(self, parameter, places, parts, factor):
-        if places_of(parameter) == places:
+        if [Place(block.rows, block.cols) for block in parameter.blocks] == places:
             for block, part in zip(parameter.blocks, parts, strict=True):
                 self.backend.xp.multiply(block.data.reshape(part.shape), factor, out=part)
             return
@@ -128,25 +130,34 @@ def _among(kept, cover):
     return Kept.of(np.searchsorted(cover.indices, kept.indices), cover.count)
 
 
-def written(places: Sequence[list[Place]]) -> np.ndarray:
-    """Return a row of whole numbers (int64) that describes the places of all parameters."""
+def written(places: Sequence[list[Place]], moving: Sequence[Kept] = ()) -> np.ndarray:
+    """Return a row of whole numbers (int64) that describes the places of all parameters.
+
+    moving: the sets that a captured step reads on the device, as all ranks list them.
+    """
     pieces = []
     for own in places:
         pieces.append([len(own)])
         for place in own:
-            pieces += map(_side, place)
+            pieces += [_side(kept, moving) for kept in place]
     return np.concatenate(pieces).astype(np.int64) if pieces else np.empty(0, np.int64)
 
 
-def _side(kept):
+def _side(kept, moving):
     if kept is None:
         return [_WHOLE]
+    if kept.on_device:
+        steps = []
+        while kept.made_of is not None:
+            kept, method, number = kept.made_of
+            steps = [_MADE.index(method), number, *steps]
+        return [_MOVING, next(i for i, one in enumerate(moving) if one is kept), len(steps), *steps]
     if kept.regular is not None:
         return [_REGULAR, *kept.regular, kept.total]
     return np.concatenate([[_LISTED, kept.total, kept.count], kept.indices])
 
 
-def read(row: np.ndarray, parameters: int) -> Iterator[list[Place]]:
+def read(row: np.ndarray, parameters: int, moving: Sequence[Kept] = ()) -> Iterator[list[Place]]:
     """Yield the places of each parameter that `written` wrote down."""
     at = 0
 
@@ -159,6 +170,12 @@ def read(row: np.ndarray, parameters: int) -> Iterator[list[Place]]:
         if form == _REGULAR:
             at += 5
             return Kept(*row[at - 4:at])
+        if form == _MOVING:
+            kept, length = moving[sizes[0]], sizes[1]
+            at += 3 + length
+            for method, number in row[at - length:at].reshape(-1, 2).tolist():
+                kept = getattr(kept, _MADE[method])(number)
+            return kept
         total, count = sizes
         at += 3 + count
         return Kept.of(row[at - count:at], total)

@@ -148,6 +148,9 @@ class EagerSteps:
     def settle(self) -> None:
         """Do nothing: no iteration is pending."""
 
+    def look(self) -> None:
+        """Do nothing: every loss is recorded already."""
+
     def look_behind(self) -> None:
         """Do nothing: every loss is recorded already."""
 

@@ -185,6 +185,39 @@ def recorded_cuda(emulated_cuda):
     return neighbour("recording").recorded(emulated_cuda)
 
 
+@pytest.fixture
+def linked_cuda(recorded_cuda):
+    """linked_cuda(communicator) -> a recorded_cuda of a rank, which NCCL links to those of the others; its
+    `fake` is what is called. In a graph the link's work runs where the stream that computes waits for it."""
+    from minidrop.backend.cuda.nccl import NcclLink, unique_key
+    from minidrop.backend.generic.arrays import Linkable
+    fake_nccl = neighbour("fake_nccl")
+
+    class Tapes(NcclLink):
+        def pointer(self, array):
+            assert array.array.flags.c_contiguous
+            return array.array.ctypes.data
+
+    class Linked(recorded_cuda):
+        def __init__(self, communicator):
+            super().__init__()
+            self.fake, recorder = fake_nccl.Fake(communicator), self.recorder
+            recorder.beside = lambda: self.fake.now.name == "link"
+            self.fake.joined = lambda: recorder.graph is None or recorder.graph.join()
+            self.fake.run = lambda pointers, exchange: recorder.run("messages", [
+                memory for memory in recorder.live if any(map(memory.holds, pointers))], exchange)
+
+        def linkable(self):
+            return Linkable(f"GPU {self.fake.world.rank}", "NCCL 2.27.3")
+
+        def link_key(self):
+            return unique_key(self.fake.nccl)
+
+        def link(self, key, rank, size):
+            return Tapes(self.fake.cupy, self.fake.nccl, fake_nccl.Device(), rank, size, key)
+    return Linked
+
+
 def neighbour(name):
     """Return a module of this folder; from then on others can import it by its name."""
     if name not in sys.modules:

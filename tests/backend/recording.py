@@ -53,14 +53,19 @@ class Graph:
         self.recorder, self.names, self.refused = recorder, [], None
         self.own = {}           # number -> (bytes, poison) of memory that the capture allocated: its pool
                                 # keeps it
-        self._steps, self._outside = [], {}
+        self._steps, self._beside, self._outside = [], [], {}
 
     def add(self, name, memories, run):
         self.names.append(name)
-        self._steps.append(run)
+        (self._beside if self.recorder.beside() else self._steps).append(run)
         for memory in memories:
             if memory.number not in self.own:
                 self._outside.setdefault(memory.number, (weakref.ref(memory), name, memory.bytes.size))
+
+    def join(self):
+        """What was recorded of a second stream runs here: nothing has waited for it before."""
+        self._steps += self._beside
+        self._beside = []
 
     def launch(self):
         """Run. AssertionError where memory that the graph found when it was captured has been freed since."""
@@ -84,6 +89,7 @@ class Recorder:
 
     def __init__(self):
         self.graph, self.live = None, weakref.WeakSet()
+        self.beside = lambda: False     # whether a second stream is the current one
 
     def capture(self, work):
         """Return the Graph of what work() does."""
@@ -98,6 +104,8 @@ class Recorder:
             changed = sum(not np.array_equal(memory.bytes, content) for memory, content in before)
             for memory, content in before:
                 memory.bytes[...] = content
+        if graph._beside:
+            raise AssertionError("the capture ends before it waits for its second stream")
         if graph.refused:        # as a stream's capture is lost, even if somebody caught the error
             raise CaptureError(graph.refused)
         if changed:

@@ -104,9 +104,22 @@ class NcclLink:
 
     def mark(self) -> "Mark":
         """Return a Mark of all that is queued on the link's stream."""
+        return self._mark(self._stream)
+
+    def mark_so_far(self) -> "Mark":
+        """Return a Mark of all that is queued on the current stream."""
+        with self._device:
+            return self._mark(self._cupy.cuda.get_current_stream())
+
+    def _mark(self, stream):
         event = self._cupy.cuda.Event(disable_timing=True)
-        event.record(self._stream)
+        event.record(stream)
         return Mark(self, event)
+
+    def join(self, mark: "Mark") -> None:
+        """Let the current stream wait for a mark of the link's; the host does not."""
+        with self._device:
+            self._cupy.cuda.get_current_stream().wait_event(mark.event)
 
     def check(self) -> None:
         """Raise LostRankError if a message has failed, or the link was closed."""
@@ -141,15 +154,15 @@ class Queued:
 
 
 class Mark:
-    """A place in the link's stream."""
+    """A place in a stream: that of the `event`."""
 
     def __init__(self, link: NcclLink, event: Any):
-        self._link, self._event = link, event
+        self._link, self.event = link, event
 
     def Test(self) -> bool:     # named as that of MPI's requests
         """Whether all work before it is done. Raises LostRankError if a message has failed."""
         self._link.check()
-        return self._event.done
+        return self.event.done
 
 
 def unique_key(nccl: Any) -> bytes:

@@ -13,7 +13,7 @@ class TableKept:
 
     __slots__ = ("ids", "places")
 
-    is_all, on_device, family = False, True, None
+    is_all, on_device, is_table, family = False, True, True, None
 
     def __init__(self, ids: np.ndarray, places: np.ndarray):
         self.ids, self.places = ids, places
