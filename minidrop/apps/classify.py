@@ -161,7 +161,7 @@ def read_labels(path: str | os.PathLike, count: int | None = None) -> list[str]:
     if len(raw) > limit:
         raise DataError(f"{path}: expected a file of labels, of at most {limit} bytes, got more; "
                         f"{how_to_raise()}")
-    labels = raw.decode("utf-8", "replace").splitlines()
+    labels = raw.decode("utf-8-sig", "replace").splitlines()
     if count not in (None, len(labels)):
         raise DataError(f"{path}: expected {count} labels, one for each of the net's outputs, got "
                         f"{len(labels)}")

@@ -39,7 +39,7 @@ class Lines:
     """Writes predictions as text, a record a line: CSV or JSON lines.
 
     top_k: of each record the greatest values alone, with their classes. classes: names, by which classes are
-    called. Raises ConfigError for outputs of which there are no classes, DataError for another number of
+    called: in the first line of CSV, beside each value in JSON lines. Raises ConfigError for outputs of which there are no classes, DataError for another number of
     names.
     """
 
@@ -89,6 +89,9 @@ class Lines:
     def _values(self, parts, outputs):
         if self.top_k:
             return {"top": [{"class": self._class(place), "value": _finite(value)} for place, value in parts]}
+        if self.classes:
+            return {name: [{"class": own, "value": _finite(value)} for own, value in zip(
+                self.classes, row, strict=True)] for name, row in zip(outputs, parts, strict=True)}
         return {name: _finite(row[0]) if array.ndim == 1 else _shaped(row, array.shape[1:])
                 for (name, array), row in zip(outputs.items(), parts, strict=True)}
 

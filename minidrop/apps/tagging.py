@@ -32,8 +32,9 @@ class Tagger:
     device, dtype, level, stages, precision: as for `Net`. Of the files that the TaggedTextData layer names
     only the text of the vocabulary is read.
 
-    `net` is the net, `vocabulary` its TaggedVocabulary. Raises ConfigError if the net is not such a one,
-    SnapshotError if the weights do not fit, DataError if the text of the vocabulary is missing.
+    `net` is the net, `vocabulary` its TaggedVocabulary, `word_column` the column of a token in its text.
+    Raises ConfigError if the net is not such a one, SnapshotError if the weights do not fit, DataError if the
+    text of the vocabulary is missing.
     """
 
     def __init__(self, source: Any, weights: Any = (), device: str = "auto", dtype: str = "float32",
@@ -45,6 +46,7 @@ class Tagger:
         text = config.message.layer[index]
         settings = text.tagged_text_data_param
         self._text, self._path = text.name, _path(config)
+        self.word_column = settings.word_column
         self.vocabulary = vocabulary_of(config, index)
         self.net = Net(config, "TEST", device, dtype, 0, level, stages, precision=precision,
                        handed={text.name: self.vocabulary})

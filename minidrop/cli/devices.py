@@ -10,7 +10,7 @@ import numpy as np
 from minidrop.apps.link import measure_link
 from minidrop.backend import get_backend
 from minidrop.cli.console import echo
-from minidrop.cli.options import Command
+from minidrop.cli.options import Command, refuse_idle
 from minidrop.cli.ranks import launched
 from minidrop.cli.values import print_json
 from minidrop.config import SolverParameter
@@ -31,8 +31,7 @@ def devices(gpu: str | None, mpi: bool, as_json: bool) -> None:
     Each can be named to --device: cpu, cuda:0, cuda:1 and so on. device_query is another name for this.
     """
     if mpi:
-        if as_json:
-            raise click.UsageError("--json is for the devices of this machine; leave out --mpi")
+        refuse_idle(["gpu", "as_json"], "is for the devices of this machine; leave out --mpi")
         _show_ranks()
         return
     wanted = None if gpu in (None, "all") else str(gpu).split(",")

@@ -14,6 +14,7 @@ from minidrop.cli.options import (
     ignore_unknown_option,
     net_options,
     numbers,
+    refuse_idle,
     skip_option,
     trained_net,
     weights_option,
@@ -64,6 +65,8 @@ def export(model: str, weights: Any, skip_mismatched: bool, ema: bool, out: str,
     The net is that of phase TEST without what reads labels; its inputs are what the data layer gives behind
     its transform_param (scale, mean, crop). A layer without an equivalent is an error that names all of them.
     """
+    if fixed_batch:
+        refuse_idle(["batch"], "with --fixed-batch that axis has a length and no name; keep one")
     config, options = trained_net(model, weights, overrides, dropout, level, stages, ignore_unknown, "cpu",
                                   None, "float32", None)
     if not all(map(is_character, batch)):

@@ -15,6 +15,7 @@ from minidrop.cli.options import (
     ema_option,
     ignore_unknown_option,
     net_options,
+    refuse_idle,
     skip_option,
     weights_option,
 )
@@ -52,6 +53,8 @@ def find_lr(solver: Any, lowest: float, highest: float, iterations: int, plot: s
     Each iteration has a higher rate, until the loss diverges. The suggestion is the rate where the smoothed
     loss falls fastest; a base_lr somewhat below it is a place to begin. Nothing is written but the plot.
     """
+    if not weights:
+        refuse_idle(["ema"], "says how --weights is read; give both")
     if plot:
         check_picture(plot, "--plot")
     device = chosen_device(device, gpu)

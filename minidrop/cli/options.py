@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from minidrop.backend import PRECISIONS, cuda_devices
 from minidrop.cli.console import echo
@@ -30,6 +31,18 @@ class Command(click.Command):
                 raise click.UsageError(f"{option.opts[0]} is empty (a shell variable that is not set?): give "
                                        f"a value, or leave it out", context)
         return rest
+
+
+def refuse_idle(names: Iterable[str], why: str) -> None:
+    """Raise UsageError for the first of these parameters of the running command that its line gives.
+
+    They would do nothing: `why` says so.
+    """
+    context, wanted = click.get_current_context(), set(names)
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name in wanted and source is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option.opts[0]}: {why}", context)
 
 
 def _all(*options):

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from minidrop.cli.console import echo
-from minidrop.cli.options import Command, Count, seed_type
+from minidrop.cli.options import Command, Count, refuse_idle, seed_type
 from minidrop.cli.plots import check_picture, draw_png, text_plots
 from minidrop.cli.values import print_json
 from minidrop.patterns import PatternSettings, get_family, known_families
@@ -57,6 +57,8 @@ def patterns(rate: float, units: int, inputs: int, family: Any, iterations: int,
              plot: Any, png: Any, table: list[list[str]], as_json: Any, **fields: Any) -> None:
     """Show what a pattern does: distribution, rates, sub-models, products left, and real draws."""
     if table:
+        others = set(click.get_current_context().params) - {"table", "max_period", "as_json"}
+        refuse_idle(others, "the table of --search-table has rates and periods of its own; leave it out")
         rows = search_table(max_period=fields["max_period"])
         if as_json:
             print_json(rows)

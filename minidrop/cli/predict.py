@@ -30,6 +30,7 @@ from minidrop.cli.options import (
     ignore_unknown_option,
     net_options,
     numbers,
+    refuse_idle,
     skip_option,
     trained_net,
     weights_option,
@@ -38,7 +39,7 @@ from minidrop.cli.progress import wants_bar
 from minidrop.cli.sentences import lines_of_file, lines_of_stdin
 from minidrop.cli.values import number
 from minidrop.data.images import ENCODINGS
-from minidrop.data.record_files import CHANNELS, RecordFile, open_records
+from minidrop.data.record_files import CHANNELS, TABLES, RecordFile, open_records
 from minidrop.errors import ConfigError, DataError, visible_name
 from minidrop.files import replacing
 
@@ -115,9 +116,10 @@ def predict(paths: tuple[str, ...], weights: Any, skip_mismatched: bool, ema: bo
     predictor = predictor_of(config, weights, outputs, skip_mismatched=skip_mismatched, ema=ema,
                              **settings)
     inputs = predictor.deployed.inputs
-    images = any(_is_image(path) for path in paths)
+    images = [path for path in paths if _is_image(path)]
+    _check_files(paths, images)
     given = next(iter(inputs.values()))
-    files = open_records(paths, list(inputs), reading_of(given, shape, columns, channels, size, images))
+    files = open_records(paths, list(inputs), reading_of(given, shape, columns, channels, size, bool(images)))
     with ExitStack() as stack:
         stack.callback(predictor.close)
         sink = stack.enter_context(_sink(out, kind, top_k or 0, names))
@@ -139,6 +141,16 @@ def predict(paths: tuple[str, ...], weights: Any, skip_mismatched: bool, ema: bo
              f"are the records whole?", err=True)
     if out is not None:
         echo(f"{visible_name(out)}: {total} predictions of {', '.join(predictor.deployed.outputs)}")
+
+
+def _check_files(paths, images):
+    """Raise UsageError for an option that would do nothing for any of the files."""
+    if not any(path.lower().endswith(TABLES) for path in paths):
+        refuse_idle(["columns"], f"is for {' and '.join(TABLES)} files, and there is none; leave it out")
+    if not images:
+        refuse_idle(["channels", "size"], "is for images, and there is none; leave it out")
+    if len(images) == len(paths):
+        refuse_idle(["shape"], "is for numbers in a row; images have their own, and --size scales them")
 
 
 def _score(paths, model, out, kind, streams, progress):

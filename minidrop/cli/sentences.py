@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -31,6 +32,8 @@ def lines_of_file(path: str) -> Iterator[str]:
 def lines_of_stdin() -> Iterator[tuple[int, str]]:
     """Yield (number, line without its end) of stdin, as they come; numbers begin with 1.
 
+    A byte order mark at the beginning is left out, as of a file.
+
     Raises DataError with the line for one that is not UTF-8, or longer than LONGEST_LINE bytes.
     """
     number = 0
@@ -38,7 +41,7 @@ def lines_of_stdin() -> Iterator[tuple[int, str]]:
         if len(line) > LONGEST_LINE:
             raise DataError(f"stdin:{number + 1}: expected a line of at most {LONGEST_LINE} bytes, got a "
                             f"longer one; is this a text in lines?")
-        text = decoded(line, "stdin", number)
+        text = decoded(line if number else line.removeprefix(codecs.BOM_UTF8), "stdin", number)
         number += 1
         yield number, text.rstrip("\r\n")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -23,6 +23,7 @@ from minidrop.cli.sentences import counted, lines_of_stdin, progress_option
 from minidrop.data.tagged_text import DOCUMENT
 from minidrop.errors import DataError
 
+_DOCUMENT = DOCUMENT.decode()
 PENDING = 4096              # lines without a token that wait for the tags before them
 
 
@@ -34,8 +35,8 @@ PENDING = 4096              # lines without a token that wait for the tags befor
 @ema_option
 @click.option("--format", "layout", type=click.Choice(["lines", "columns"]), default="lines",
               show_default=True, help="lines: a sentence a line, tokens separated by blanks; the output has "
-              "its tags. columns: a token a line, an empty line after each sentence; the output has the tag "
-              "as a further column.")
+              "its tags. columns: a token a line, an empty line after each sentence, the token in the "
+              "net's word_column; the output has the tag as a further column.")
 @progress_option
 @net_options
 @ignore_unknown_option
@@ -47,39 +48,57 @@ def tag(weights: Any, skip_mismatched: bool, ema: bool, layout: str, progress: b
     tagger = Tagger(config, weights, skip_mismatched=skip_mismatched, ema=ema, **settings)
     # Someone who types sees the answer to each line.
     window = 1 if sys.stdin.isatty() else 0
-    write = _write_lines if layout == "lines" else _write_columns
+
+    def tagged(sentences: Iterable[list[str]]) -> Iterator[list[str]]:
+        return counted(tagger.tag(sentences, window), progress)
+
     try:
-        write(lambda sentences: counted(tagger.tag(sentences, window), progress), sys.stdout.buffer)
+        if layout == "lines":
+            _write_lines(tagged, sys.stdout.buffer)
+        else:
+            _write_columns(tagged, sys.stdout.buffer, tagger.word_column)
     finally:
         tagger.close()
 
 
 def _write_lines(tagged, target):
     """Write the tags of each line; of an empty one an empty line."""
-    for tags in tagged(line.split() for _, line in lines_of_stdin()):
+    for tags in tagged(_tokens(line) for _, line in lines_of_stdin()):
         target.write(" ".join(tags).encode() + b"\n")
         target.flush()
 
 
-def _write_columns(tagged, target):
-    """Write each line with the tag of its token behind it; other lines as they are."""
+def _tokens(line):
+    """Return the tokens of a line: as in a text to train on blanks and tabs separate, no other space."""
+    return [part.decode() for part in line.encode().split()]
+
+
+def _word(parts, column, number):
+    """Return the token of a line with these columns: in `column`, or the only one."""
+    if len(parts) > 1 and not -len(parts) <= column < len(parts):
+        raise DataError(f"stdin:{number}: expected the token in column {column}, the word_column of the net, "
+                        f"got {len(parts)} columns")
+    return parts[column if len(parts) > 1 else 0]
+
+
+def _write_columns(tagged, target, column):
+    """Write each line with the tag of its token, which is in `column`, behind it; other lines as they are."""
     held: list[list[bytes]] = []        # the lines of each sentence that is read, the other lines before it
 
     def sentences() -> Iterator[list[str]]:
         lines: list[bytes] = []
         words: list[str] = []
         for number, text in lines_of_stdin():
-            line = text.encode()
-            parts = line.split()            # of bytes: as in a text to train on, blanks and tabs separate
-            if parts and parts[0] != DOCUMENT:
-                words.append(parts[0].decode())
+            parts = _tokens(text)
+            if parts and parts[0] != _DOCUMENT:
+                words.append(_word(parts, column, number))
             elif words:
                 held.append(lines)
                 yield words
                 lines, words = [], []
             elif len(lines) > PENDING:
                 raise DataError(f"stdin:{number}: expected a token, got {PENDING} lines without one")
-            lines.append(line)
+            lines.append(text.encode())
         held.append(lines)
         if words:
             yield words

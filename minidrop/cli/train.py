@@ -26,6 +26,7 @@ from minidrop.cli.options import (
     ema_option,
     ignore_unknown_option,
     net_options,
+    refuse_idle,
     seed_type,
     skip_option,
     weights_option,
@@ -114,8 +115,8 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
     if weights and resume not in (None, "auto"):
         raise click.UsageError("--weights and --resume (Caffe's -snapshot) exclude each other: a snapshot "
                                "has its weights")
-    if ema and not weights:
-        raise click.UsageError("--ema says how --weights is read; give both")
+    if not weights:
+        refuse_idle(["ema"], "says how --weights is read; give both")
     if tensorboard:
         check_tensorboard()
     device = chosen_device(device, gpu)

@@ -16,6 +16,7 @@ from minidrop.cli.options import (
     ema_option,
     ignore_unknown_option,
     net_options,
+    refuse_idle,
     skip_option,
     trained_net,
     weights_option,
@@ -56,6 +57,8 @@ def translate(weights: Any, skip_mismatched: bool, ema: bool, source: str | None
               length_penalty: float, max_length: int, batch_size: int, keep_unknown: bool,
               reference: str | None, bleu_tokenize: str, progress: bool | None, **options: Any) -> None:
     """Translate sentences, one a line, from stdin to stdout."""
+    if not reference:
+        refuse_idle(["bleu_tokenize"], "says how --bleu takes sentences apart; give both")
     config, settings = trained_net(weights=weights, **options)
     # Before the work: that it is there, and so are they.
     references = list(lines_of_file(reference)) if reference else []

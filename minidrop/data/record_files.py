@@ -26,6 +26,7 @@ LINE_BYTES = 1 << 24            # of a CSV
 BATCH_BYTES = 1 << 30
 CHANNELS = ("bgr", "rgb", "gray")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+TABLES = tuple(_DELIMITERS)
 
 Batch = tuple[list[str], dict[str, Any]]        # names of records; {input: array, or list of images}
 

@@ -127,8 +127,9 @@ def test_images_of_files_folders_and_arrays(tmp_path):
 
 def test_labels_and_the_best(tmp_path):
     path = tmp_path / "labels"
-    path.write_text("n01 cat\nn02 dog\n")
-    assert read_labels(path, 2) == ["n01 cat", "n02 dog"]
+    for text in ("n01 cat\nn02 dog\n", "\ufeffn01 cat\r\nn02 dog"):    # the second as Windows writes it
+        path.write_text(text, encoding="utf-8", newline="")
+        assert read_labels(path, 2) == ["n01 cat", "n02 dog"]
     for name, count, message in (("labels", 3, "expected 3 labels"), ("none", 2, "cannot be read")):
         with pytest.raises(DataError, match=message):
             read_labels(tmp_path / name, count)

@@ -215,3 +215,26 @@ def test_time_names_the_network_file_that_it_cannot_read(minidrop, tmp_path, mon
     Path(os.fsdecode(b"\xff.prototxt")).write_text('name: "a"')
     done = minidrop("time", "--model", os.fsdecode(b"\xff.prototxt"))
     assert done.code == 1 and "\\udcff.prototxt: the name of a network file should be text" in done.err
+
+
+@pytest.mark.parametrize("arguments, named", [
+    (["find_lr", "--solver", "SOLVER", "--ema"], "--ema: says how --weights is read"),
+    (["train", "--solver", "SOLVER", "--ema"], "--ema: says how --weights is read"),
+    (["patterns", "--search-table", "--png", "p.png"], "--png: the table of --search-table has rates"),
+    (["patterns", "--search-table", "--rate", "0.3"], "--rate: the table of --search-table has rates"),
+    (["devices", "--mpi", "--gpu", "0"], "--gpu: is for the devices of this machine"),
+    (["export", "--model", "NET", "--weights", "w.h5", "--onnx", "o.onnx", "--fixed-batch", "--batch", "N"],
+     "--batch: with --fixed-batch that axis has a length and no name"),
+    (["translate", "--model", "NET", "--weights", "w.h5", "--bleu-tokenize", "13a"],
+     "--bleu-tokenize: says how --bleu takes sentences apart"),
+    (["predict", "PREDICT", "--columns", "2-5"], "--columns: is for .csv and .tsv files"),
+    (["predict", "PREDICT", "--channels", "rgb"], "--channels: is for images"),
+    (["predict", "PREDICT", "--size", "4,4"], "--size: is for images"),
+    (["predict", "PICTURES", "--shape", "3,4,4"], "--shape: is for numbers in a row")])
+def test_an_option_that_would_do_nothing_is_refused(called, minidrop, tiny, arguments, named):
+    (tiny.path / "pictures").mkdir()
+    words = {"NET": [tiny.net], "SOLVER": [tiny.solver], "PREDICT": PRINTING["predict"][1:],
+             "PICTURES": ["--model", "NET", "--weights", "w.h5", "pictures"]}
+    spelled = [tiny.net if part == "NET" else part for word in arguments for part in words.get(word, [word])]
+    done = minidrop(*spelled)
+    assert (done.code, done.out) == (2, "") and named in done.err

@@ -72,6 +72,11 @@ def test_top_k_with_names(net, predict):
     head, *rows = csv.reader(io.StringIO(text))
     assert head == ["record", "class_1", "value_1", "class_2", "value_2"]
     assert [row[1] for row in rows] == [["cat", "dog", "fox"][place] for place in best[:, 0]]
+    lines = predict("task/train.h5", "--classes", "names.txt", "--format", "jsonl").out.splitlines()
+    for line, expected in zip(lines, net.expected, strict=True):
+        found = json.loads(line)["ip2_prob"]
+        assert [one["class"] for one in found] == ["cat", "dog", "fox"]
+        np.testing.assert_allclose([one["value"] for one in found], expected, rtol=1e-6)
     lines = predict("task/train.h5", "--top-k", "2", "--format", "jsonl").out.splitlines()
     assert [[one["class"] for one in json.loads(line)["top"]] for line in lines] == best.tolist()
     predict("task/train.h5", "--top-k", "2", "--out", "p.npz")

@@ -42,6 +42,7 @@ def folder(tmp_path_factory):
     solver = md.Solver.from_file(folder / "solver.prototxt", device="cpu")
     solver.solve()
     solver.snapshot(folder / "weights.h5")
+    solver.net.layers["text"].vocabulary.save(folder / "words.vocabulary")
     # Tagging reads the vocabulary's text alone.
     (folder / "net.prototxt").write_text(NET.replace("SOURCE", "there-is-none.txt"))
     return folder
@@ -75,6 +76,35 @@ def test_columns(tagged):
                           "fell\tVB\tO\n.\t.\tO\n")
     assert tagged("\n\n", "--format", "columns").out == "\n\n"
     assert tagged("Bob\n\n", "--format", "columns").out == "Bob B-PER\n\n"
+
+
+@pytest.mark.parametrize("column, text, expected", [
+    (1, "1\tBob\n2\tmet\n3\tAnn\n", "B-PER O B-PER"), (-1, "x Bob\nx met\nx Ann\n", "B-PER O B-PER"),
+    (-2, "Bob x\nmet x\nAnn x\n", "B-PER O B-PER"), (1, "Bob\nmet\nAnn\n", "B-PER O B-PER")])
+def test_the_token_is_in_the_column_that_the_net_reads(tagged, column, text, expected):
+    tag_column = 0 if column == -1 else -1
+    settings = f"word_column={column}", f"tag_column={tag_column}", "vocabulary=words.vocabulary"
+    result = tagged(text, "--format", "columns", *(
+        part for one in settings for part in ("--set", f"layer.text.tagged_text_data_param.{one}")))
+    assert [line.split()[-1] for line in result.out.splitlines()] == expected.split(), result.err
+    assert [line.split()[:-1] for line in result.out.splitlines()] == [line.split()
+                                                                       for line in text.splitlines()]
+
+
+def test_a_line_without_that_column(tagged):
+    result = tagged("1 2 Bob\n1 met\n", "--format", "columns", "--set",
+                    "layer.text.tagged_text_data_param.word_column=2", "--set",
+                    "layer.text.tagged_text_data_param.vocabulary=words.vocabulary")
+    assert result.code == 1 and result.err == ("error: stdin:2: expected the token in column 2, the "
+                                               "word_column of the net, got 2 columns\n")
+
+
+def test_a_mark_at_the_beginning_and_other_spaces_are_read_as_in_training(tagged):
+    """Blanks and tabs separate tokens of a text to train on; a no-break space is part of one."""
+    for mark in ("", "\ufeff"):
+        assert tagged(f"{mark}Bob met Ann\n").out == "B-PER O B-PER\n"
+        assert tagged(f"{mark}Bob\nmet\n", "--format", "columns").out == "Bob B-PER\nmet O\n"
+    assert len(tagged("Bob\u00a0met\tAnn\u2028.  Rome\u3000x\n").out.split()) == 3
 
 
 def test_a_bar(tagged):
