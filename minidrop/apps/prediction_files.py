@@ -39,8 +39,8 @@ class Lines:
     """Writes predictions as text, a record a line: CSV or JSON lines.
 
     top_k: of each record the greatest values alone, with their classes. classes: names, by which classes are
-    called: in the first line of CSV, beside each value in JSON lines. Raises ConfigError for outputs of which there are no classes, DataError for another number of
-    names.
+    called: in the first line of CSV, beside each value in JSON lines. Raises ConfigError for outputs of which
+    there are no classes, DataError for another number of names.
     """
 
     def __init__(self, file: IO[bytes], kind: str, top_k: int = 0, classes: Sequence[str] = ()):
