@@ -27,6 +27,7 @@ class ParallelTextData(DataLayer):
     the largest. `vocabulary` holds those of both languages.
     """
 
+    batches: ParallelBatches
     tops = (4, 6)
     record_axes = 2        # record_of takes places in (steps, streams)
     varies = True
@@ -76,8 +77,9 @@ class ParallelTextData(DataLayer):
 
     def place_settings(self) -> dict[str, int | float]:
         settings = self.settings
-        return {name: getattr(settings, name) for name in ("batch_size", "source_steps", "target_steps",
-                                                           "too_long", "shuffle", "pool")}
+        own = {name: getattr(settings, name) for name in ("batch_size", "source_steps", "target_steps",
+                                                          "too_long", "shuffle", "pool")}
+        return {**own, "pairs": len(self.batches)}
 
     def settings_for(self, other: Any) -> str:
         if not isinstance(other, ParallelTextData):

@@ -95,7 +95,8 @@ class TaggedTextData(DataLayer):
 
     def place_settings(self) -> dict[str, int | float]:
         settings = self.settings
-        return {"batch_size": settings.batch_size, "shuffle": settings.shuffle}
+        sentences = len(self.encoded) if self.encoded is not None else 0
+        return {"batch_size": settings.batch_size, "shuffle": settings.shuffle, "sentences": sentences}
 
     def settings_for(self, other: DataLayer) -> str:
         if not isinstance(other, TaggedTextData):

@@ -68,7 +68,7 @@ class TextData(DataLayer):
         settings = self.settings
         return {"batch_size": settings.batch_size, "steps": settings.steps, "begin": decimal(settings.begin),
                 "end": decimal(settings.end), "sentences": settings.sentences,
-                "shuffle": settings.shuffle}
+                "shuffle": settings.shuffle, "tokens": len(self.text.indices)}
 
     def settings_for(self, other: DataLayer) -> str:
         if not isinstance(other, TextData):

@@ -24,6 +24,7 @@ class WindowData(DataLayer):
     """
 
     tops = (2, 2)
+    count = 0           # of the windows in either ground
     mean: np.ndarray | None = None          # whole, of which windows lose the middle
 
     @property
@@ -40,6 +41,7 @@ class WindowData(DataLayer):
         windows = WindowFile(find_source(settings.source, context.config_path, "text"),
                              decimal(settings.fg_threshold), decimal(settings.bg_threshold))
         size, crop = settings.batch_size, transform.crop_size
+        self.count = len(windows.foreground) + len(windows.background)
         self.mean = self._mean(transform)
         self.batches = WindowBatches(
             windows, size, crop, settings.fg_fraction, settings.context_pad, settings.crop_mode == "square",
@@ -49,7 +51,7 @@ class WindowData(DataLayer):
         return [(size, CHANNELS, crop, crop), (size,)]
 
     def place_settings(self) -> dict[str, int | float]:
-        return {"batch_size": self.settings.batch_size}
+        return {"batch_size": self.settings.batch_size, "windows": self.count}
 
     def _check(self, settings, transform):
         if not settings.batch_size:

@@ -215,6 +215,46 @@ layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" t
     assert "was written when digits had records: 4; now it has records: 5" in told
 
 
+GROWING = {
+    "tokens": ("text", """layer { name: "text" type: "TextData" top: "x" top: "y" text_data_param {
+        source: "F" vocabulary: "F.vocabulary" level: CHARACTER batch_size: 2 steps: 3 } }""", "abcab" * 4, "abc"),
+    "sentences": ("tags", """layer { name: "tags" type: "TaggedTextData" top: "x" top: "y"
+        tagged_text_data_param { source: "F" batch_size: 2 } }""", "a O\n\nb O\n\n", "a O\n\n"),
+    "pairs": ("pairs", """layer { name: "pairs" type: "ParallelTextData" top: "x" top: "m" top: "t" top: "y"
+        parallel_text_data_param { source: "F" target: "F" batch_size: 2 source_steps: 3 target_steps: 3 } }
+        layer { name: "quiet" type: "Silence" bottom: "m" bottom: "t" }""", "a b\nb\n", "a b\n"),
+    "windows": ("windows", """layer { name: "windows" type: "WindowData" top: "x" top: "y"
+        window_data_param { source: "F" batch_size: 2 } transform_param { crop_size: 2 } }""",
+                "# 0\na.png\n3\n4\n4\n2\n1 1 0 0 3 3\n0 0 0 0 1 1\n",
+                "# 1\na.png\n3\n4\n4\n1\n0 0 0 0 2 2\n")}
+
+
+@pytest.mark.parametrize("counted", GROWING)
+def test_a_text_that_has_grown_is_told(counted, tmp_path, caplog, monkeypatch):
+    """The vocabulary stays the same: batch n is elsewhere in the text all the same."""
+    monkeypatch.chdir(tmp_path)
+    name, layer, text, more = GROWING[counted]
+    Vocabulary(["<unk>", *"abc"], "CHARACTER").save("F.vocabulary")
+
+    def of(content):
+        (tmp_path / "F").write_text(content)
+        return md.Solver(parse_solver(f"base_lr: 0.1 lr_policy: 'fixed' max_iter: 9 random_seed: 1 "
+                                      f"solver_mode: CPU net_param {{ {layer} layer {{ name: 'all' type: "
+                                      f"'Silence' bottom: 'x' bottom: 'y' }} }}"),
+                         snapshot_prefix=tmp_path / "run")
+
+    made = of(text)
+    before = made.net.layers[name].place_settings()[counted]
+    path = made.snapshot()
+    assert warnings(caplog, lambda: of(text).restore(path)) == []
+    told = [line for line in warnings(caplog, lambda: of(text + more).restore(path)) if "The place" in line]
+    now = of(text + more).net.layers[name].place_settings()[counted]
+    assert now > before
+    assert told == [f"{path}: was written when {name} had {counted}: {before}; now it has {counted}: {now}. "
+                    f"The place in the data moves: the run goes on from the same batch number, which is "
+                    f"elsewhere now"]
+
+
 class Letters(md.DataLayer):
     """Tokens of a user's own, no TextData: it has a vocabulary, and says where its batches begin."""
 
