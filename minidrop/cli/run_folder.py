@@ -282,7 +282,9 @@ class RunFolder:
         for field in _NET_FIELDS:
             settings.ClearField(field)
         settings.random_seed = self.solver.seed
-        if train.state.level or train.state.stage:
+        # Also a level of 0, where a file asks for another.
+        if (train.state.level or train.state.stage or settings.HasField("train_state")
+                or train.config.message.HasField("state")):
             settings.train_state.CopyFrom(train.state)
         files = {"net.prototxt": train.config}
         if all(test.config is train.config for test in tests):

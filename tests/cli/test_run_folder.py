@@ -9,6 +9,8 @@ import pytest
 
 from minidrop.apps.run_facts import read_facts
 from minidrop.cli.prefix import PrefixLock
+from minidrop.config import load_solver
+from minidrop.config.nets import solver_nets
 from minidrop.errors import ConfigError
 from minidrop.snapshot import Snapshot, read_snapshot, write_snapshot
 from minidrop.solver import Solver
@@ -146,3 +148,14 @@ def test_a_run_folder_that_goes_away_ends_the_training_with_its_state(tiny, trai
     assert train("q").code == 0
     a, b = (read_snapshot(f"{run}/snapshots/task_iter_40.h5").arrays for run in "pq")
     assert all(np.array_equal(a[key], b[key]) for key in b)
+
+
+@pytest.mark.parametrize("of_net", [False, True])
+def test_the_resolved_files_describe_the_net_that_was_trained(tiny, minidrop, of_net):
+    """A level of 0 at the command line stands against that of a file."""
+    with open(tiny.net if of_net else tiny.solver, "a") as file:
+        file.write("state { level: 3 }" if of_net else "train_state { level: 3 }")
+    assert minidrop("train", "--solver", tiny.solver, "--level", "0", "--out", "a", "--set", "max_iter=1",
+                    "--set", "test_interval=0").code == 0
+    choice, _ = solver_nets(load_solver("a/solver.prototxt"))
+    assert choice.state.level == 0

@@ -217,7 +217,8 @@ layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" t
 
 GROWING = {
     "tokens": ("text", """layer { name: "text" type: "TextData" top: "x" top: "y" text_data_param {
-        source: "F" vocabulary: "F.vocabulary" level: CHARACTER batch_size: 2 steps: 3 } }""", "abcab" * 4, "abc"),
+        source: "F" vocabulary: "F.vocabulary" level: CHARACTER
+        batch_size: 2 steps: 3 } }""", "ab" * 9, "abc"),
     "sentences": ("tags", """layer { name: "tags" type: "TaggedTextData" top: "x" top: "y"
         tagged_text_data_param { source: "F" batch_size: 2 } }""", "a O\n\nb O\n\n", "a O\n\n"),
     "pairs": ("pairs", """layer { name: "pairs" type: "ParallelTextData" top: "x" top: "m" top: "t" top: "y"
