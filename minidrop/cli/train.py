@@ -117,6 +117,8 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
                                "has its weights")
     if not weights:
         refuse_idle(["ema"], "says how --weights is read; give both")
+    if resume not in (None, "auto"):
+        refuse_idle(["skip_mismatched"], "a snapshot to go on from must fit; begin anew with --weights")
     if tensorboard:
         check_tensorboard()
     device = chosen_device(device, gpu)

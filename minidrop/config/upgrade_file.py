@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -74,16 +75,20 @@ def net_changes(old: NetParameter, new: NetParameter) -> list[str]:
         lines.append(f"input {', '.join(map(repr, inputs))} became the Input layer {name!r}")
     before: Iterable[Any] = old.layer or old.layers
     moved, statistics = [], []
-    by_name = {layer.name: layer for layer in before}
+    by_name: dict[str, deque] = {}      # those of two phases may have one name
+    for layer in before:
+        by_name.setdefault(layer.name, deque()).append(layer)
     for layer in new.layer:
-        was = by_name.get(layer.name)
+        own = by_name.get(layer.name)
+        was = own.popleft() if own else None
         if layer.HasField("transform_param") and (was is None or not was.HasField("transform_param")):
             moved.append(layer.name)
         if layer.type == "BatchNorm" and was is not None and len(was.param) == 3 and any(
                 one.HasField("lr_mult") or one.HasField("decay_mult") for one in was.param):
             statistics.append(layer.name)
     if moved:
-        lines.append(f"scale, mean_file, crop_size or mirror moved into transform_param: {', '.join(moved)}")
+        lines.append(f"scale, mean_file, crop_size or mirror moved into transform_param: "
+                     f"{', '.join(dict.fromkeys(moved))}")
     if statistics:
         lines.append(f"the multipliers of statistics are gone: {', '.join(statistics)}")
     return lines

@@ -220,6 +220,8 @@ def test_time_names_the_network_file_that_it_cannot_read(minidrop, tmp_path, mon
 @pytest.mark.parametrize("arguments, named", [
     (["find_lr", "--solver", "SOLVER", "--ema"], "--ema: says how --weights is read"),
     (["train", "--solver", "SOLVER", "--ema"], "--ema: says how --weights is read"),
+    (["train", "--solver", "SOLVER", "--resume", "x.h5", "--skip-mismatched"],
+     "--skip-mismatched: a snapshot to go on from must fit"),
     (["patterns", "--search-table", "--png", "p.png"], "--png: the table of --search-table has rates"),
     (["patterns", "--search-table", "--rate", "0.3"], "--rate: the table of --search-table has rates"),
     (["devices", "--mpi", "--gpu", "0"], "--gpu: is for the devices of this machine"),

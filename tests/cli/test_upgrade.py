@@ -37,6 +37,16 @@ def test_a_text_net(tmp_path, minidrop, monkeypatch, command):
     assert (tmp_path / "again.prototxt").read_text() == (tmp_path / "new.prototxt").read_text()
 
 
+def test_of_two_layers_of_a_name_each_is_told(tmp_path, minidrop):
+    """As those that feed the two phases are."""
+    old, new = tmp_path / "old.prototxt", tmp_path / "new.prototxt"
+    old.write_text("".join(f'layers {{ name: "d" type: DATA top: "d" include {{ phase: {phase} }} data_param '
+                           f'{{ source: "s" batch_size: 1 {own} }}' for phase, own in (
+                               ("TRAIN", "mirror: true }"), ("TEST", "} transform_param { scale: 2 }"))))
+    assert "moved into transform_param: d" in minidrop("upgrade", old, new).out
+    assert [layer.transform_param.mirror for layer in load_net(new).message.layer] == [True, False]
+
+
 @pytest.mark.parametrize("form", ["V1", "V0"])
 def test_a_binary_net_keeps_its_weights(tmp_path, minidrop, form):
     old, new = tmp_path / "old.caffemodel", tmp_path / "new.caffemodel"
