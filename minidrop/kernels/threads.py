@@ -27,6 +27,7 @@ from minidrop.errors import TensorError
 log = logging.getLogger(__name__)
 
 _VARIABLE = "OPENBLAS_THREAD_TIMEOUT"
+MOST = 1024         # threads that anybody can want: each has a stack
 _SPIN_TICKS_LOG2 = "19"   # about 0.2 ms: longer than most gaps between products, shorter than a large kernel
 
 
@@ -69,13 +70,17 @@ def _cores():
     return os.cpu_count() or 1
 
 
+def _is_count(text):
+    return text.isascii() and text.isdigit() and len(text) <= len(str(MOST)) and 1 <= int(text) <= MOST
+
+
 def _thread_count():
-    chosen = os.environ.get("MINIDROP_THREADS", "")
-    if chosen.isdigit() and int(chosen) > 0:
-        return int(chosen)
+    if _is_count(_chosen):
+        return int(_chosen)
     return _cores() if _is_short else 1
 
 
+_chosen = os.environ.get("MINIDROP_THREADS", "").strip()
 _is_short = _spin_is_short()
 COUNT = _thread_count()
 # Below this a second thread that has to be woken costs more than it saves (scripts/benchmarks/bench_mlp.py,
@@ -93,8 +98,11 @@ _noticed = False
 
 
 def notice() -> None:
-    """Warn, once, if kernels have to stay on one of several cores."""
+    """Warn, once, if kernels have to stay on one of several cores, or MINIDROP_THREADS is no number."""
     global _noticed
+    if _chosen and not _is_count(_chosen) and not _noticed:
+        log.warning("MINIDROP_THREADS: expected a number of threads, 1 to %d, got %r; minidrop's kernels use "
+                    "%d", MOST, _chosen[:40], COUNT)
     if COUNT == 1 < _cores() and not _is_short and not _noticed:
         log.warning("NumPy was imported before minidrop, and its BLAS cannot be told to share the cores: "
                     "minidrop's own kernels use one; import minidrop first, or set %s=%s", _VARIABLE,

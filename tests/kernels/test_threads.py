@@ -48,6 +48,20 @@ print(threads.COUNT)""")
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("chosen, count", [("abc", 0), ("0", 0), ("-1", 0), ("1.5", 0), ("1000000", 0),
+                                           ("\u00b2", 0), ("", 0), ("3", 3), ("1024", 1024)])
+def test_what_is_no_number_of_threads_is_said_once(chosen, count, monkeypatch, caplog):
+    monkeypatch.setattr(threads, "_chosen", chosen)
+    monkeypatch.setattr(threads, "_is_short", True)
+    monkeypatch.setattr(threads, "_noticed", False)
+    assert threads._thread_count() == (count or threads._cores())
+    for _ in range(2):
+        threads.notice()
+    assert [record.getMessage() for record in caplog.records] == (
+        [] if count or not chosen else [f"MINIDROP_THREADS: expected a number of threads, 1 to 1024, got "
+                                        f"{chosen!r}; minidrop's kernels use {threads.COUNT}"])
+
+
 @forks
 def test_a_forked_child_has_kernels_of_its_own():
     done = run("""
