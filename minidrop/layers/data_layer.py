@@ -37,13 +37,14 @@ class DataLayer(Layer):
                 return self.feed(SquareRecords(), batch_size=32, shuffle=True)
 
     Each top is the array of the same name, in the net's dtype. The first is transformed as transform_param
-    says (see minidrop.data.transform), in those types for which the schema allows it.
+    says (see minidrop.data.transform), except in types that say `transforms = False`.
     """
 
     bottoms = (0, 0)
     tops: tuple[int, int | None] = (1, None)
     is_data = True
     record_axes = 1            # the number of leading axes of the tops that count records
+    transforms = True          # whether it does what transform_param says, as after `feed`
     takes_arrays = False       # whether it has `set_arrays`, for Net.set_input_arrays
     vocabulary: Any = None              # what maps tokens to indices, if it reads tokens
     token_tops: tuple[int, ...] = ()    # the numbers of the tops that hold token indices

@@ -15,6 +15,8 @@ from minidrop.rng import generator
 class DummyData(DataLayer):
     """Tops from fillers: constant ones filled once, random ones anew in every forward pass."""
 
+    transforms = False
+
     def setup(self) -> list[tuple[int, ...]]:
         settings, count = self.settings, len(self.config.top)
         old = [settings.num, settings.channels, settings.height, settings.width]

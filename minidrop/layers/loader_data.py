@@ -17,6 +17,8 @@ class LoaderData(DataLayer):
     No file can hold a loader: md.Solver.of hands it over. It reads ahead with the threads that it has.
     """
 
+    transforms = False
+
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.batches.names)

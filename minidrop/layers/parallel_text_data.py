@@ -31,6 +31,7 @@ class ParallelTextData(DataLayer):
     tops = (4, 6)
     record_axes = 2        # record_of takes places in (steps, streams)
     varies = True
+    transforms = False
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ class TaggedTextData(DataLayer):
     tops = (2, len(TOPS))
     record_axes = 2        # a record is one token: record_of takes places in (steps, streams)
     varies = True
+    transforms = False
     vocabulary: Any
     encoded: Any = None
 

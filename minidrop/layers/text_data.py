@@ -31,6 +31,7 @@ class TextData(DataLayer):
     """
 
     tops = (2, 3)
+    transforms = False
     token_tops = (0, 1)
     record_axes = 2        # a record is one token: record_of takes places in (steps, streams)
 

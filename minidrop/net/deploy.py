@@ -132,7 +132,7 @@ def deployment(source: NetConfig, outputs: Sequence[str] = (), level: int = 0,
         raise ConfigError(f"{config.where()}: the net has no layer with weights whose result could be a "
                           f"prediction; name a blob as the output")
     needed = _needed(layers, found)
-    given = {top: Given(layer, k == 0 and layer.HasField("transform_param"))
+    given = {top: Given(layer, k == 0 and layer.HasField("transform_param") and _transforms(layer))
              for layer, _ in layers if feeds(layer) for k, top in enumerate(layer.top)
              if any(top in other.bottom for other, _ in needed) or top in found}
     if not given:
@@ -145,6 +145,11 @@ def feeds(layer: LayerParameter) -> bool:
     """Whether a layer gives the net records: a data layer, or Input."""
     kind = class_of(layer)
     return layer.type == "Input" or kind is not None and issubclass(kind, DataLayer)
+
+
+def _transforms(layer):
+    """Whether what a layer feeds is transformed as its transform_param says."""
+    return layer.type == "Input" or getattr(class_of(layer), "transforms", False)
 
 
 def _judges(layer):

@@ -233,8 +233,8 @@ def _make_layers(graph, context, problems):
         for name in all_param_fields():
             if not message.HasField(name) or name in own:
                 continue
-            if name == "transform_param" and message.type == "Input":
-                continue        # what `Net.predict` does to the records that it is given
+            if name == "transform_param" and (message.type == "Input" or getattr(kind, "transforms", False)):
+                continue        # Input: what `Net.predict` does to the records that it is given
             if name == "transform_param" and kind.is_data:      # Caffe's own examples give it to any of them
                 log.warning("%s: layer %r: %s has no effect, %s transforms nothing",
                             problems.config.where(node.index, name), message.name, name, message.type)

@@ -108,6 +108,14 @@ def test_batch_n_depends_on_the_seed_and_n_alone():
     net.close()
 
 
+def test_records_are_transformed_without_a_warning(caplog):
+    plain, scaled = (Net(parse_net(FED.replace(" }", more + " }")), device="cpu", seed=7) for more in (
+        "", " transform_param { scale: 4 }"))
+    np.testing.assert_array_equal(4 * batches(plain, 3, "data"), batches(scaled, 3, "data"))
+    assert not caplog.messages
+    plain.close(), scaled.close()
+
+
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path):
     def solver(folder):
         (tmp_path / folder).mkdir()

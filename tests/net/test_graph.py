@@ -1,5 +1,6 @@
 """Every mistake in a network is found before any work, all in one report, each with layer and place."""
 
+import numpy as np
 import pytest
 from cases import in_turn
 
@@ -222,6 +223,17 @@ def test_transform_param_of_a_data_layer_that_transforms_nothing(caplog):
                                "transforms nothing"]
     found = report(DATA + 'layer { name: "r" type: "ReLU" bottom: "data" top: "r" transform_param { } }')
     assert "transform_param belongs to another layer type" in found[0]
+
+
+def test_predict_transforms_what_the_net_transforms():
+    """DummyData is not transformed: neither are the records that stand in for it."""
+    text = ('layer { name: "in" type: "DummyData" top: "data" dummy_data_param { shape { dim: 2 dim: 3 } '
+            'data_filler { value: 1 } } transform_param { scale: 10 } }'
+            + ip("h", "data", "h", 'num_output: 3 weight_filler { type: "xavier" }'))
+    net = Net(parse_net(text), "TEST", device="cpu")
+    found = net.forward()["h"].numpy()
+    assert np.ptp(found[0]) > 0
+    np.testing.assert_array_equal(net.predict(np.ones((2, 3), np.float32)), found)
 
 
 def test_many_layers_of_one_name_get_names_in_order_and_few_warnings(caplog):
