@@ -53,7 +53,8 @@ def definition_of(net: Net) -> dict[str, str]:
             del layer.input_param.shape[:]
             for ref in tops:
                 layer.input_param.shape.add(dim=net.graph.shapes[ref])
-            if node.config.HasField("transform_param"):
+            transforms = node.layer.transforms and tops[:1] == node.tops[:1]        # the first top alone
+            if transforms and node.config.HasField("transform_param"):
                 layer.transform_param.CopyFrom(node.config.transform_param)
             if layer.transform_param.mean_file and node.layer.mean is not None:
                 means[node.name] = node.layer.mean

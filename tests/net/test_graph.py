@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cases import in_turn
 
-from minidrop import ConfigError, Net
+from minidrop import ConfigError, Net, load
 from minidrop.config import parse_net
 from minidrop.layers import Context, known_layers
 from minidrop.net.graph import build_graph
@@ -225,7 +225,7 @@ def test_transform_param_of_a_data_layer_that_transforms_nothing(caplog):
     assert "transform_param belongs to another layer type" in found[0]
 
 
-def test_predict_transforms_what_the_net_transforms():
+def test_predict_transforms_what_the_net_transforms(tmp_path):
     """DummyData is not transformed: neither are the records that stand in for it."""
     text = ('layer { name: "in" type: "DummyData" top: "data" dummy_data_param { shape { dim: 2 dim: 3 } '
             'data_filler { value: 1 } } transform_param { scale: 10 } }'
@@ -234,6 +234,8 @@ def test_predict_transforms_what_the_net_transforms():
     found = net.forward()["h"].numpy()
     assert np.ptp(found[0]) > 0
     np.testing.assert_array_equal(net.predict(np.ones((2, 3), np.float32)), found)
+    net.save(tmp_path / "net.h5")
+    np.testing.assert_array_equal(load(tmp_path / "net.h5").predict(np.ones((2, 3), np.float32)), found)
 
 
 def test_many_layers_of_one_name_get_names_in_order_and_few_warnings(caplog):
