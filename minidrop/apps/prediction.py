@@ -52,7 +52,8 @@ def reading_of(given: Given, shape: Sequence[int] | None = None, columns: tuple[
         raise ConfigError(f"layer {layer.name!r} ({layer.type}) does not say what the channels of images "
                           f"are; say it with --channels bgr, rgb or gray")
     declared: Any = layer.input_param.shape
-    if shape is None and layer.type == "Input" and declared and len(declared[0].dim) > 1:
+    if (shape is None and layer.type == "Input" and declared and len(declared[0].dim) > 1
+            and not layer.transform_param.crop_size):       # it is the shape of what is cut out of a record
         shape = declared[0].dim[1:]
     return Reading(tuple(shape) if shape else None, columns, channels or known or "bgr", size or scaled,
                    layer.transform_param.crop_size if given.transformed else 0)
@@ -72,6 +73,8 @@ def _images_of(layer):
         shape = (memory.channels, memory.height, memory.width)
     elif layer.type == "Input" and layer.input_param.shape:
         shape = tuple(layer.input_param.shape[0].dim[1:])
+        if layer.transform_param.crop_size and len(shape) == 3:
+            return {1: "gray", 3: "bgr"}.get(shape[0]), None
     if len(shape) == 3 and shape[0] in (1, 3):
         return "gray" if shape[0] == 1 else "bgr", shape[1:]
     return None, None

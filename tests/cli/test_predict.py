@@ -120,6 +120,27 @@ def test_pictures(net, minidrop, tmp_path):
         assert arrays["record"].tolist() == ["all/0.png", "all/1.png"]
 
 
+def test_pictures_are_cropped_as_arrays_are(tmp_path, minidrop, monkeypatch):
+    """The shape of an Input is that behind crop_size: nothing is scaled to it."""
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "n.prototxt").write_text('''
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: 4 dim: 4 } }
+        transform_param { crop_size: 4 scale: 0.1 } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip"
+        inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }''')
+    net = Net.from_file("n.prototxt", phase="TEST", device="cpu", seed=1)
+    net.save("n.caffemodel")
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 6, 3)).astype(np.uint8)
+    image.fromarray(pixels, "RGB").save("a.png")
+    records = pixels.transpose(2, 0, 1)[None, ::-1]
+    np.save("a.npy", records)
+    for name in ("a.png", "a.npy"):
+        done = minidrop("predict", "--model", "n.prototxt", "--weights", "n.caffemodel", name)
+        np.testing.assert_allclose(table(done.out)[2], net.predict(records), rtol=1e-5, err_msg=done.err)
+    net.close()
+
+
 @pytest.mark.parametrize("arguments, code, message", [
     (["task/train.h5", "--format", "npz"], 2, "stdout takes csv or jsonl"),
     (["task/train.h5", "--out", "p.txt"], 1, "expected a name that ends with .csv, .jsonl, .npz"),
