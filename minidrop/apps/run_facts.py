@@ -4,12 +4,13 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from minidrop.files import check_output
 from minidrop.snapshot import is_run_name
+from minidrop.snapshot.seal import Seal
 
 log = logging.getLogger(__name__)
 
@@ -70,3 +71,8 @@ def resolved_seed(folder: Path) -> int | None:
         return None
     found = re.search(r"^random_seed: (\d+)$", text, re.MULTILINE)
     return int(found[1]) if found else None
+
+
+def is_own(folder: Path, facts: Mapping, seal: Seal, header: Mapping) -> bool:
+    """Whether a snapshot is of the run in a folder; old formats name no run, but have its seed."""
+    return seal.run == facts.get("run") if seal.run else header.get("seed") == resolved_seed(folder)

@@ -14,14 +14,14 @@ from typing import Any
 from minidrop.apps.confusion import Confusion, confusion_of
 from minidrop.apps.curves import RATE, Curves, read_curves
 from minidrop.apps.logs import Session, read_sessions
-from minidrop.apps.run_facts import read_facts
+from minidrop.apps.run_facts import is_own, read_facts
 from minidrop.apps.summary import Summary, summarise
 from minidrop.config import SolverConfig, load_solver, parse_net
 from minidrop.config.load import read_text
 from minidrop.errors import ConfigError, MinidropError, SnapshotError
 from minidrop.net import Net
 from minidrop.patterns.drop_site import DropSite
-from minidrop.snapshot import newest_valid, under_prefix
+from minidrop.snapshot import newest_valid, read_header, under_prefix
 
 log = logging.getLogger(__name__)
 
@@ -194,19 +194,29 @@ def _describe(path, report, facts, solver):
 def _confusion(path, facts, solver):
     """Return the Confusion of the first test net of a run with its newest snapshot."""
     skipped: list[str] = []
-    prefix = str(facts.get("snapshot_prefix") or path / "none")
-    weights = newest_valid(path / "snapshots", skipped) or next(
-        (found for _, found in under_prefix(prefix, skipped)), None)
+    weights = newest_valid(path / "snapshots", skipped) or _under_own_prefix(path, facts, skipped)
     if solver is None or weights is None:
         raise SnapshotError(f"{path}: a confusion matrix needs solver.prototxt and a snapshot of the run, "
                             f"and there is none" + "".join(f"; passed over: {one}" for one in skipped))
     name = os.path.basename(solver.message.test_net[0]) if solver.message.test_net else "net.prototxt"
     net = _net(path, name, facts, solver, "TEST")
     try:
-        net.load_weights([str(weights)])
+        # What the tests of the run read.
+        net.load_weights([str(weights)], ema=bool(solver.message.ema_decay and solver.message.ema_test))
         return confusion_of(net, weights.name)
     finally:
         net.close()
+
+
+def _under_own_prefix(path, facts, skipped):
+    """Return the newest intact snapshot of a run, or None; another one may have the same snapshot_prefix."""
+    for seal, found in under_prefix(str(facts.get("snapshot_prefix") or path / "none"), skipped):
+        try:
+            if is_own(path, facts, seal, read_header(found)):
+                return found
+        except SnapshotError as error:
+            skipped.append(str(error))
+    return None
 
 
 def _net(path, name, facts, solver, phase, fills=True):

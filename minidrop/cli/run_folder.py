@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from minidrop import __version__
-from minidrop.apps.run_facts import ROOT, identity, newest_run, next_number, read_facts, resolved_seed
+from minidrop.apps.run_facts import ROOT, identity, is_own, newest_run, next_number, read_facts
 from minidrop.cli import values
 from minidrop.cli.prefix import PrefixLock, fcntl
 from minidrop.errors import ConfigError, DataError, SnapshotError
@@ -129,7 +129,8 @@ class RunFolder:
         foreign, found = None, None
         for seal, path in under_prefix(self.solver.snapshot_prefix, skipped):
             try:
-                if self._is_own(seal, read_header(path)):
+                header = read_header(path)
+                if self.own_prefix or is_own(self.path, self.facts, seal, header):
                     found = path
                     break
                 foreign = foreign or path
@@ -142,13 +143,6 @@ class RunFolder:
                               f"snapshot_prefix, and none of the run in {self.path} is left; go on from it "
                               f"with --resume FILE, or start anew with another --out")
         return found
-
-    def _is_own(self, seal, header):
-        """Whether a snapshot under the prefix is of this run; old formats name no run, but have its seed."""
-        if self.own_prefix:
-            return True
-        return (seal.run == self.facts.get("run") if seal.run
-                else header.get("seed") == resolved_seed(self.path))
 
     def begin(self) -> None:
         """Create the folder or continue in it: cut metrics.jsonl at the iteration, write the rest."""

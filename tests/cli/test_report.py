@@ -122,6 +122,26 @@ def test_a_confusion_matrix_counts_what_accuracy_counts(tiny, minidrop):
         read_run("run/metrics.jsonl", confusion=True)
 
 
+def test_a_confusion_matrix_is_of_the_runs_own_weights(tiny, minidrop):
+    """Not of another run with its snapshot_prefix, though that one went on for longer."""
+    for out, iterations in (("long", 20), ("short", 10)):
+        assert minidrop("train", "--solver", tiny.solver, "--out", out, "--device", "cpu", "--set",
+                        "snapshot_prefix=x", "--set", f"max_iter={iterations}").code == 0
+    assert read_run("long", confusion=True).confusion.weights == "x_iter_20.h5"
+    assert read_run("short", confusion=True).confusion.weights == "x_iter_10.h5"
+
+
+def test_a_confusion_matrix_is_of_the_averages_that_tests_read(tiny, minidrop):
+    for test in ("true", "false"):
+        assert minidrop("train", "--solver", tiny.solver, "--out", test, "--device", "cpu", "--set",
+                        "ema_decay=0.999", "--set", f"ema_test={test}", "--set", "test_iter=-1").code == 0
+        run = read_run(test, confusion=True)
+        counts, points = run.confusion.counts, run.curves.points["accuracy"]
+        [tested] = [phase for name, phase in points.items() if "TEST" in str(name).upper()]
+        assert np.trace(counts) / counts.sum() == pytest.approx(tested[-1][1])
+    assert (read_run("true", confusion=True).confusion.counts != counts).any()
+
+
 def test_sessions_of_a_resumed_run(tiny, minidrop):
     minidrop("train", "--solver", tiny.solver, "--out", "run", "--device", "cpu", "--set", "max_iter=20")
     minidrop("train", "--solver", tiny.solver, "--out", "run", "--device", "cpu", "--resume", "auto")
