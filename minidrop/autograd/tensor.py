@@ -184,12 +184,11 @@ class Parameter(Tensor):
     one. `lr_mult` and `decay_mult` multiply the solver's learning rate and weight decay, as in Caffe.
     """
 
-    __slots__ = ("blocks", "lr_mult", "decay_mult", "_dense", "changed")
+    __slots__ = ("blocks", "lr_mult", "decay_mult", "changed")
 
     def __init__(self, data: np.ndarray, backend: Backend | None = None, name: str | None = None,
                  lr_mult: float = 1.0, decay_mult: float = 1.0):
         self.blocks: list[Block] = []
-        self._dense: np.ndarray | None = None
         self.backend, self.changed = None, 0
         super().__init__(data, lr_mult != 0, backend, name=name)
         self.lr_mult = lr_mult
@@ -224,19 +223,19 @@ class Parameter(Tensor):
     def grad(self) -> np.ndarray | None:
         """The dense gradient, an array shaped like `data`, or None before the first backward.
 
-        It may be set to None or an array of the same shape; else ShapeError is raised.
+        What is written to the array counts: from now on it is the gradient, in place of the blocks. It may be
+        set to None or an array of the same shape; else ShapeError is raised.
         """
         if not self.blocks:
             return None
-        if self._dense is None:
-            self._dense = Blocks(self.blocks, self.dtype).dense(self.backend, self.shape)
-        return self._dense
+        with self.backend.active():
+            dense = self.dense_grad()
+        self.blocks = [Block(dense)]
+        return dense
 
     @grad.setter
     def grad(self, value: np.ndarray | None) -> None:
-        self._dense, self.blocks = None, []
-        if value is not None:
-            self.blocks = [Block(self._fitting_grad(value))]
+        self.blocks = [] if value is None else [Block(self._fitting_grad(value))]
 
     def _fitting_grad(self, value):
         if getattr(value, "shape", None) != self.shape or isinstance(value, Tensor):
@@ -246,9 +245,9 @@ class Parameter(Tensor):
             return self.backend.asarray(value, self.dtype)
 
     def dense_grad(self) -> np.ndarray:
-        """Return the dense gradient, an array shaped like `data`; zeros before the first backward."""
-        grad = self.grad
-        return self.backend.zeros(self.shape, self.dtype) if grad is None else grad
+        """Return the dense gradient, to be read alone, shaped like `data`; zeros before the first backward.
+        """
+        return Blocks(self.blocks, self.dtype).dense(self.backend, self.shape)
 
     def has_separate_blocks(self) -> bool:
         """True if no entry is in two blocks of the gradient: no two share a row, or no two share a column."""
@@ -264,7 +263,6 @@ class Parameter(Tensor):
         Blocks at the same place are summed immediately. If the blocks together would be larger than the dense
         gradient, or MOST_OF_ONE times as large where they come from one product, they are replaced by it.
         """
-        self._dense = None
         most = self.data.size * (1 if self.blocks else MOST_OF_ONE)
         for block in gradient.parts if isinstance(gradient, Blocks) else [gradient]:
             self._add(block if isinstance(block, Block) else Block(block))
@@ -274,7 +272,6 @@ class Parameter(Tensor):
     def copy_from(self, other: Parameter) -> None:
         """Copy values, gradient and multipliers from a Parameter of the same shape."""
         self.data[...] = other.data
-        self._dense = None
         self.blocks = [Block(block.data.copy(), block.rows, block.cols) for block in other.blocks]
         self.requires_grad = other.requires_grad
         self.lr_mult, self.decay_mult = other.lr_mult, other.decay_mult
@@ -308,7 +305,6 @@ class Parameter(Tensor):
 
     def scale_grad(self, factor: float) -> None:
         """Multiply the gradient by a number."""
-        self._dense = None
         self.blocks = [Block(block.data * self.dtype.type(factor), block.rows, block.cols)
                        for block in self.blocks]
 

@@ -74,9 +74,6 @@ class ParameterBlob(BlobSizes):
             gradient = self._of_step(parameter)
             if gradient is not None:
                 return gradient
-        # As one array in place of its blocks, so that what is written to it counts.
-        with parameter.backend.active():
-            gradient = parameter.dense_grad()
-            parameter.clear_grad()
-            parameter.accumulate(gradient)
+            with parameter.backend.active():
+                parameter.accumulate(parameter.dense_grad())        # zeros, to be written to
         return parameter.grad

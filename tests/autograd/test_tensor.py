@@ -158,10 +158,27 @@ def test_blocks_at_different_places():
         W.accumulate(Block(part, rows, cols))
         at = np.ix_(*(np.arange(8) if kept is None else kept.indices for kept in (rows, cols)))
         expected[at] += part
-        np.testing.assert_allclose(W.grad, expected, atol=1e-12)
+        np.testing.assert_allclose(W.dense_grad(), expected, atol=1e-12)
         assert len(W.blocks) <= 4
         assert (part == before).all(), "the caller's array was changed"
-    np.testing.assert_allclose(W.dense_grad(), expected, atol=1e-12)
+    np.testing.assert_allclose(W.grad, expected, atol=1e-12)
+
+
+def test_what_is_written_to_a_gradient_counts():
+    """Also where it came as blocks, of which `grad` is put together; who only reads it leaves them."""
+    for places in ([(KEPT, None)], [(KEPT, KEPT), (None, KEPT)], [(None, None)]):
+        W = parameter()
+        for rows, cols in places:
+            W.accumulate(Block(np.ones([8 if kept is None else kept.count for kept in (rows, cols)]), rows, cols))
+        expected = np.minimum(W.dense_grad(), 0.5)
+        assert len(W.blocks) == len(places)
+        np.clip(W.grad, -0.5, 0.5, out=W.grad)
+        W.grad[0, 0] = expected[0, 0] = 7
+        assert (W.grad == expected).all() and (W.dense_grad() == expected).all()
+        assert sum(block.size for block in W.blocks) == W.data.size
+        W.accumulate(Block(np.ones((3, 8)), KEPT))
+        expected[KEPT.indices] += 1
+        assert (W.grad == expected).all()
 
 
 def test_a_gradient_may_be_set():

@@ -228,6 +228,17 @@ def test_gradients_that_after_backward_sets_are_those_that_are_applied():
     assert_same_weights(solver, other)
 
 
+def test_gradients_that_after_backward_writes_to_are_those_that_are_applied():
+    """In place, as they may be set: those of a compact net came as blocks."""
+    halves = {"in place": lambda p: np.multiply(p.grad, 0.5, out=p.grad), "by scale_grad": lambda p: p.scale_grad(0.5)}
+    solvers = []
+    for half in halves.values():
+        solvers.append(make())
+        solvers[-1].after_backward.append(lambda parameters, half=half: list(map(half, parameters.values())))
+        solvers[-1].step(3)
+    assert_same_weights(*solvers)
+
+
 def test_average_loss_is_the_mean_of_the_last():
     single, averaged = make(), make("average_loss: 3")
     losses = [e.values["loss"] for e in run_steps(single, 6)]
