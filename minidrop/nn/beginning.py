@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from minidrop.nn.trace import Trace
 
 
+def carries_states(kind: type[LayerType], settings: Mapping[str, Any]) -> bool:
+    """Whether a layer of this class and with these settings is recurrent and carries its states on."""
+    return issubclass(kind, RecurrentLayer) and not (settings.get("expose_hidden")
+                                                     or settings.get("bidirectional"))
+
+
 def beginning(trace: Trace, module: Layer, bottoms: Sequence[Symbol],
               settings: Mapping[str, Any]) -> Sequence[Symbol]:
     """Return the bottoms of a layer, of which `cont` says that sequences begin with the first step.
@@ -24,9 +30,8 @@ def beginning(trace: Trace, module: Layer, bottoms: Sequence[Symbol],
     Only for layers that carry states, and a cont that does not say so by itself; others get their bottoms as
     they are.
     """
-    kind = layer_class(module.type)
-    if (not issubclass(kind, RecurrentLayer) or settings.get("expose_hidden") or settings.get("bidirectional")
-            or len(bottoms) < 2 or len(bottoms[1].shape) != 2):
+    if (not carries_states(layer_class(module.type), settings) or len(bottoms) < 2
+            or len(bottoms[1].shape) != 2):
         return bottoms
     x, cont, *others = bottoms
     maker = next((layer for layer in trace.message.layer if cont.blob in layer.top), None)

@@ -15,6 +15,7 @@ from minidrop.functions.torch_names import KEYWORDS
 from minidrop.layers import Context, layer_class
 from minidrop.layers import Layer as LayerType
 from minidrop.net.parameters import make_parameters
+from minidrop.nn.beginning import carries_states
 from minidrop.nn.module import Module
 from minidrop.nn.symbol import TraceError
 from minidrop.nn.trace import Trace, current_trace, probe
@@ -53,8 +54,12 @@ class Layer(Module):
                     for field, value in settings.items() if value is not None}
         self.type, self.settings, self.tops = type, settings, tops
         self.inputs = None if inputs is None else [tuple(shape) for shape in inputs]
-        self.stateful = bool(settings.get("continues") or settings.get("cache")) if stateful is None \
-            else bool(stateful)
+        goes_on = bool(settings.get("continues") or settings.get("cache"))
+        if stateful and not (goes_on or carries_states(kind, settings)):
+            raise ConfigError(f"{type}: stateful=True, but it carries no states from call to call"
+                              + " (bidirectional: a call holds whole sequences)"
+                              * bool(settings.get("bidirectional")))
+        self.stateful = goes_on if stateful is None else bool(stateful)
         has_none = kind.parameter_specs is LayerType.parameter_specs
         vars(self).update(_name=name, _own={} if has_none else None, _buffers=set(), _ties={}, _carried={})
         self._check(kind)

@@ -21,14 +21,16 @@ class Recurrent(Layer):
     Called with x (steps, streams, inputs) and perhaps `cont` (steps, streams): 0 where a sequence begins,
     else 1; by default no step begins one. Each call begins with states of zero. With `stateful` it goes on
     from the states that the call before left, one set in training and another out of it, without a gradient
-    between calls (truncated backpropagation through time); `reset_states` of any module above begins anew.
+    between calls (truncated backpropagation through time); `reset_states` of any module above begins anew. It
+    takes no states, and returns none then.
 
     `state`: states to begin with, (1, streams, units) each, through which gradients flow: then it returns
     (h, states after the last step) in place of h. An LSTM has two, (h, c), the others one, (h,).
     `return_state=True` does the same with zeros to begin with. Further settings are those of recurrent_param:
     bidirectional, hidden_dropout={"dropout_ratio": 0.5}, ...
 
-    Raises ShapeError for an x of other axes or inputs, and for another number of states.
+    Raises ShapeError for an x of other axes or inputs, and for another number of states; ConfigError for
+    `stateful` with `bidirectional`.
     """
 
     kind, states = "", 1
@@ -46,6 +48,10 @@ class Recurrent(Layer):
         if self.trace.checked(x).ndim != 3 or x.shape[2] != self.input_size:
             raise ShapeError(f"{self.describe()}: expected x (steps, streams, {self.input_size}), got "
                              f"{x.shape}")
+        if self.stateful and (state is not None or return_state):
+            given = "return_state" if state is None else "state"
+            raise ConfigError(f"{self.describe()}: stateful=True carries the states on by itself, so it "
+                              f"takes and returns none: leave out {given}, or stateful")
         trace = self.trace
         if cont is None:
             goes_on = self.stateful or return_state or state is not None

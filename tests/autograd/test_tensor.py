@@ -169,7 +169,8 @@ def test_what_is_written_to_a_gradient_counts():
     for places in ([(KEPT, None)], [(KEPT, KEPT), (None, KEPT)], [(None, None)]):
         W = parameter()
         for rows, cols in places:
-            W.accumulate(Block(np.ones([8 if kept is None else kept.count for kept in (rows, cols)]), rows, cols))
+            shape = [8 if kept is None else kept.count for kept in (rows, cols)]
+            W.accumulate(Block(np.ones(shape), rows, cols))
         expected = np.minimum(W.dense_grad(), 0.5)
         assert len(W.blocks) == len(places)
         np.clip(W.grad, -0.5, 0.5, out=W.grad)

@@ -168,6 +168,27 @@ def test_states_of_recurrent_modules(kind):
     np.testing.assert_allclose(whole.weight.grad, gradient, rtol=1e-9)
 
 
+def test_a_stateful_module_without_states_of_its_own_is_refused():
+    """It would begin anew in each call without a word: in two directions, where states are handed over, and
+    where there are none."""
+    for made in (lambda: nn.GRU(4, 6, stateful=True, bidirectional=True),
+                 lambda: nn.Layer("LSTM", num_output=6, stateful=True, bidirectional=True)):
+        with pytest.raises(md.ConfigError, match="stateful=True, but it carries no states from call to call "
+                                              r"\(bidirectional: a call holds whole sequences\)"):
+            made()
+    for kind in ("ReLU", "Rotary"):
+        said = f"^{kind}: stateful=True, but it carries no states from call to call$"
+        with pytest.raises(md.ConfigError, match=said):
+            nn.Layer(kind, stateful=True)
+    assert nn.LSTM(4, 6, bidirectional=False, stateful=True).stateful
+    assert nn.Layer("Rotary", continues=True, stateful=True).stateful
+    gru, x = nn.GRU(4, 6, stateful=True).to("cpu"), numbers(2, 3, 4)
+    for options in ({"return_state": True}, {"state": numbers(1, 3, 6)}):
+        said = f"so it takes and returns none: leave out {next(iter(options))}, or stateful"
+        with pytest.raises(md.ConfigError, match=said):
+            gru(x, **options)
+
+
 def test_where_sequences_begin():
     lstm, x = nn.LSTM(4, 6).to("cpu", "float64"), numbers(6, 3, 4)
     cont = np.ones((6, 3))

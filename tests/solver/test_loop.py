@@ -230,9 +230,8 @@ def test_gradients_that_after_backward_sets_are_those_that_are_applied():
 
 def test_gradients_that_after_backward_writes_to_are_those_that_are_applied():
     """In place, as they may be set: those of a compact net came as blocks."""
-    halves = {"in place": lambda p: np.multiply(p.grad, 0.5, out=p.grad), "by scale_grad": lambda p: p.scale_grad(0.5)}
     solvers = []
-    for half in halves.values():
+    for half in (lambda p: np.multiply(p.grad, 0.5, out=p.grad), lambda p: p.scale_grad(0.5)):
         solvers.append(make())
         solvers[-1].after_backward.append(lambda parameters, half=half: list(map(half, parameters.values())))
         solvers[-1].step(3)
