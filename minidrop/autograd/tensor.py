@@ -209,9 +209,7 @@ class Parameter(Tensor):
         if not hasattr(value, "dtype"):
             with suppress(ValueError):      # a list whose rows differ
                 value = np.asarray(value)
-        if np.ma.is_masked(value) or getattr(value, "dtype", np.dtype(object)).kind not in "fiub":
-            raise TensorError(f"{what}, got {getattr(value, 'dtype', type(value).__name__)}"
-                              f"{' with masked entries' * np.ma.is_masked(value)}")
+        _refuse_no_numbers(value, what)
         if value.shape != self.shape:
             raise ShapeError(f"{what}, got {value.shape}")
         with self.backend.active():
@@ -224,7 +222,7 @@ class Parameter(Tensor):
         """The dense gradient, an array shaped like `data`, or None before the first backward.
 
         What is written to the array counts: from now on it is the gradient, in place of the blocks. It may be
-        set to None or an array of the same shape; else ShapeError is raised.
+        set to None or an array of numbers of the same shape; else ShapeError or TensorError is raised.
         """
         if not self.blocks:
             return None
@@ -238,9 +236,10 @@ class Parameter(Tensor):
         self.blocks = [] if value is None else [Block(self._fitting_grad(value))]
 
     def _fitting_grad(self, value):
+        what = f"{self.name or 'parameter'}: its gradient is an array of shape {self.shape}"
         if getattr(value, "shape", None) != self.shape or isinstance(value, Tensor):
-            raise ShapeError(f"{self.name or 'parameter'}: its gradient is an array of shape {self.shape}, "
-                             f"got {type(value).__name__} {getattr(value, 'shape', '')}")
+            raise ShapeError(f"{what}, got {type(value).__name__} {getattr(value, 'shape', '')}")
+        _refuse_no_numbers(value, what)
         with self.backend.active():
             return self.backend.asarray(value, self.dtype)
 
@@ -315,3 +314,10 @@ class Parameter(Tensor):
                 self.blocks[i] = Block(old.data + block.data.reshape(old.data.shape), old.rows, old.cols)
                 return
         self.blocks.append(block)
+
+
+def _refuse_no_numbers(value, what):
+    """Raise TensorError for an array that is not of real numbers, or hides some behind a mask."""
+    if np.ma.is_masked(value) or getattr(value, "dtype", np.dtype(object)).kind not in "fiub":
+        raise TensorError(f"{what}, got {getattr(value, 'dtype', type(value).__name__)}"
+                          f"{' with masked entries' * np.ma.is_masked(value)}")

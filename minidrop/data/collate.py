@@ -25,12 +25,14 @@ def as_record(value: Any) -> Record:
 
 def as_numbers(value: Any, what: str, place: int) -> np.ndarray:
     """Return `value` as an array of numbers on the host. Raises DataError, which begins with `what` of this
-    place."""
+    place; also for one with masked entries, whose mask would be lost."""
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:        # lists of unequal lengths, arrays of a device
         raise DataError(f"{what.format(place)}: expected an array of numbers, got {type(value).__name__} "
                         f"({error})") from error
+    if np.ma.is_masked(value):
+        raise DataError(f"{what.format(place)}: entries are masked; fill them first")
     if array.dtype.kind not in "biufc":
         raise DataError(f"{what.format(place)}: expected an array of numbers, got {type(value).__name__} of "
                         f"dtype {array.dtype}; convert it")

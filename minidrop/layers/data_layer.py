@@ -14,7 +14,7 @@ from minidrop.config import LayerParameter
 from minidrop.data import Batches, LoaderBatches, Prefetcher
 from minidrop.data.transform import Transform
 from minidrop.errors import ConfigError, DataError, nearest
-from minidrop.layers.base import Layer, layer_class
+from minidrop.layers.base import Layer, as_numbers, layer_class
 from minidrop.patterns.part import Part
 from minidrop.rng import generator
 
@@ -242,12 +242,21 @@ def _arrays(batches, names, transform, dtype, part, n):
         batch = batches.batch(n, part)
     else:
         batch = {name: part.take(array) for name, array in batches.batch(n).items()}
-    arrays = [batch[name] for name in names]
+    arrays = [_numbers(batch[name], name) for name in names]
     if transform is not None and arrays:
         # Numbered through the whole run: what is drawn for a record does not depend on the batch size.
         first = n * getattr(batches, "batch_size", len(arrays[0]) * (part.ranks if part else 1))
         arrays[0] = transform(arrays[0], first + (part.first if part else 0))
     return [array.astype(dtype, copy=False) for array in arrays]
+
+
+def _numbers(array, name):
+    """Return an array of a batch as one of real numbers, else raise DataError: as floats it would lose what a
+    complex number or a mask says."""
+    try:
+        return as_numbers(array)
+    except DataError as error:
+        raise DataError(f"the batch's {name} {error}") from error
 
 
 def _pinned(backend, *what):

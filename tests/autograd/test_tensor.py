@@ -189,6 +189,10 @@ def test_a_gradient_may_be_set():
     W.grad = np.full((2, 2), 5.0)
     W.accumulate(np.ones((2, 2)))
     assert W.grad.tolist() == [[6, 6], [6, 6]]
+    for value in (np.full((2, 2), 1j), np.ma.masked_equal(np.eye(2), 1), np.ones((2, 2), object)):
+        with pytest.raises(TensorError, match=r"its gradient is an array of shape \(2, 2\), got "):
+            W.grad = value
+    assert W.grad.tolist() == [[6, 6], [6, 6]]
     W.clear_grad()
     assert W.grad is None
 

@@ -73,6 +73,7 @@ def test_array_datasets_share_their_arrays_and_give_copies(tmp_path):
     ((["a", "b"],), "array 0: expected an array of numbers, got list of dtype <U1; convert it"),
     (([[1], [1, 2]],), "array 0: expected an array of numbers, got list"),
     (([None],), "array 0: expected an array of numbers, got list of dtype object"),
+    ((np.zeros(3), np.ma.masked_equal([1, 9, 1], 9)), "array 1: entries are masked; fill them first"),
 ])
 def test_wrong_arrays(given, message):
     with pytest.raises(DataError, match=message):

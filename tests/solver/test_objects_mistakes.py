@@ -124,6 +124,14 @@ def test_mistakes(make, message):
         make()
 
 
+def test_no_imaginary_part_is_left_out():
+    model = mlp()
+    solver = solver_of(model, sgd(model), DataLoader(ArrayDataset(X + 1j, Y), BATCH))
+    with pytest.raises(md.DataError, match="layer 'data/loader' .*: the batch's x is no array of numbers "
+                                           "\\(its dtype is complex64; convert it\\)"):
+        solver.step()
+
+
 def test_no_batch_of_another_shape_is_trained_with():
     sizes = iter([6] * 3 + [7])
     batches = DataLoader(ArrayDataset(X, Y), BATCH, collate=lambda records: (
