@@ -112,13 +112,19 @@ class TileFamily(PeriodFamily):
                            self.columns, drops="weights")
 
     def check_weights(self, outputs: int, inputs: int) -> None:
+        self._check_pieces(inputs, "input", "tile", "outputs would be left without any input")
+
+    def check_units(self, total: int) -> None:
+        self._check_pieces(total, "unit", "run", "an iteration would drop all of them")
+
+    def _check_pieces(self, length, entry, piece, so):
+        """Raise ConfigError where the longest period is more than the pieces of an axis."""
         asked, longest = self.settings.tile_size, self.distribution.choices[-1]
-        tiles = -(-inputs // (asked or 1))
-        if asked and tiles < longest and self.settings.rate:
-            raise ConfigError(f"tile_size {asked} cuts {inputs} inputs into {tiles} "
-                              f"tile{'s' * (tiles != 1)}, but one of up to {longest} is kept, so outputs "
-                              f"would be left without any input; set tile_size to "
-                              f"{max(1, inputs // longest)} or less, or remove it")
+        count = -(-length // (asked or 1))
+        if asked and count < longest and self.settings.rate:
+            cut = f"{length} {entry}{'s' * (length != 1)} into {count} {piece}{'s' * (count != 1)}"
+            raise ConfigError(f"tile_size {asked} cuts {cut}, but one of up to {longest} is kept, so {so}; "
+                              f"set tile_size to {max(1, length // longest)} or less, or remove it")
 
     def sites(self, units: int, inputs: int | None = None) -> Any:
         """Return the tiles, numbered row by row, as Sites."""
