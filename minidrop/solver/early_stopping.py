@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.config import SolverConfig, SolverParameter, decimal
+from minidrop.config.numbers import real_number, whole_number
 from minidrop.errors import ConfigError, SnapshotError, nearest
 from minidrop.solver.events import Event
 from minidrop.solver.named import checked_state
@@ -43,11 +44,10 @@ class EarlyStopping:
         mode = mode.lower()
         if mode not in MODES:
             raise ConfigError(f"early stopping: mode must be min or max, got {mode!r}{nearest(mode, MODES)}")
-        if patience < 1:
-            raise ConfigError(f"early stopping: patience must be at least 1, got {patience}")
-        if not 0 <= min_delta < math.inf:
-            raise ConfigError(f"early stopping: min_delta must be a number from 0 on, got {min_delta:g}")
-        self.metric, self.mode, self.patience, self.min_delta = metric, mode, int(patience), float(min_delta)
+        self.metric, self.mode = metric, mode
+        self.patience = whole_number("early stopping: patience", patience, 1)
+        self.min_delta = real_number("early stopping: min_delta", min_delta, "a number from 0 on",
+                                     lambda delta: 0 <= delta < math.inf)
         self.name = f"early stopping by {metric}"
         self.restart()
 

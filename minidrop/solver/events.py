@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from minidrop.autograd import Tensor
-from minidrop.errors import MinidropError
+from minidrop.errors import ConfigError, MinidropError, in_short
 from minidrop.solver.evaluation import as_plain
 
 if TYPE_CHECKING:
@@ -87,6 +87,17 @@ def small_outputs(outputs: Mapping[str, Tensor]) -> dict[str, float | list]:
     """Return the small outputs as plain numbers, without `loss`, which is shown smoothed."""
     return {name: as_plain(tensor.numpy()) for name, tensor in outputs.items()
             if name != "loss" and tensor.data.size <= MOST_VALUES}
+
+
+def checked_callback(solver: Solver, function: Any) -> Any:
+    """Return a function that is to be a callback of a solver; raises ConfigError for what is none, and for a
+    Stateful one of the name of another, of which snapshots could keep one state alone."""
+    if not callable(function):
+        raise ConfigError(f"add_callback: expected a function of an Event, got {in_short(function)}")
+    if isinstance(function, Stateful) and any(one.name == function.name for one in stateful(solver)):
+        raise ConfigError(f"add_callback: there is a callback of the name {function.name!r} already, and "
+                          f"snapshots keep one state for a name; set another `name`")
+    return function
 
 
 def stateful(solver: Solver) -> Iterator[Stateful]:

@@ -14,6 +14,7 @@ from typing import Any
 from minidrop.autograd import Parameter, Tensor
 from minidrop.backend import Backend
 from minidrop.config import load_solver
+from minidrop.config.numbers import whole_number
 from minidrop.errors import ConfigError, fits_into_memory
 from minidrop.net import Net
 from minidrop.net.conversion import dropout_kind
@@ -25,7 +26,7 @@ from minidrop.solver.checks import warn_of_best, warn_of_ignored
 from minidrop.solver.communicator import Communicator
 from minidrop.solver.engines import Engine, engine_of
 from minidrop.solver.evaluation import TestStopped, run_test
-from minidrop.solver.events import Event, small_outputs, small_values, stateful, tell
+from minidrop.solver.events import Event, checked_callback, small_outputs, small_values, stateful, tell
 from minidrop.solver.local_steps import LocalSteps
 from minidrop.solver.loss_scale import LossScale
 from minidrop.solver.objects import solver_of
@@ -204,6 +205,7 @@ class Solver(Saving):
         Each one tests and reshuffles if due, runs forward and backward, updates, and writes a snapshot if
         due. Raises NonFiniteError before the update if the loss is NaN or infinite.
         """
+        iterations = whole_number("step: iterations", iterations, 0)
         self.ranks.meet("step")
         self._stopping = False
         with self._running():
@@ -328,9 +330,10 @@ class Solver(Saving):
     def add_callback(self, function: Callable[[Event], object]) -> Callable[[Event], object]:
         """Call function(event) for every Event from now on; returns the function.
 
-        Snapshots keep the state of one that is Stateful, see solver.events: add it before `restore`.
+        Snapshots keep the state of one that is Stateful, see solver.events: add it before `restore`. Raises
+        ConfigError for a second one of its name.
         """
-        self.callbacks.append(function)
+        self.callbacks.append(checked_callback(self, function))
         return function
 
     def close(self) -> None:

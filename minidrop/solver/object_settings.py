@@ -9,6 +9,7 @@ from typing import Any
 from minidrop.config import SolverParameter
 from minidrop.config.assign import assign
 from minidrop.config.nets import ALL_RECORDS
+from minidrop.config.numbers import real_number
 from minidrop.data import DataLoader
 from minidrop.errors import ConfigError
 from minidrop.nn import Module
@@ -74,7 +75,8 @@ def _iterations(max_iter, epochs, loader, iter_size):
     if loader.records is None:
         raise ConfigError("Solver.of: the training loader does not know how many batches an epoch has; give "
                           "max_iter in place of epochs")
-    return math.ceil(epochs * len(loader) / max(1, iter_size))
+    number = real_number("Solver.of: epochs", epochs, "a number of more than 0", lambda n: 0 < n < math.inf)
+    return math.ceil(number * len(loader) / max(1, iter_size))
 
 
 def _policy(scheduler, max_iter):

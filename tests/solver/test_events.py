@@ -8,7 +8,7 @@ import pytest
 
 import minidrop as md
 from minidrop.config import parse_solver
-from minidrop.errors import SnapshotError
+from minidrop.errors import ConfigError, SnapshotError
 from minidrop.solver import Event, StopTraining
 
 NET = """
@@ -200,3 +200,20 @@ def test_snapshots_keep_the_state_of_a_callback_that_has_one(make, caplog):
     with pytest.raises(SnapshotError, match=r"iter_5\.h5: not mine"):
         other.restore(path)
     np.testing.assert_equal(state(other), before)
+
+
+def test_callbacks_that_snapshots_could_not_keep_apart_are_refused(make):
+    """The state of the second would be that of both in a resumed run."""
+    solver = make()
+    first = solver.add_callback(Counter())
+    for again in (first, Counter()):
+        with pytest.raises(ConfigError, match="there is a callback of the name 'my counter' already"):
+            solver.add_callback(again)
+    other = Counter()
+    other.name = "another"
+    solver.add_callback(other)
+    for plain in (print, print):
+        solver.add_callback(plain)
+    with pytest.raises(ConfigError, match="add_callback: expected a function of an Event, got 3"):
+        solver.add_callback(3)
+    assert solver.callbacks == [first, other, print, print]
