@@ -244,8 +244,7 @@ class Parameter(Tensor):
             return self.backend.asarray(value, self.dtype)
 
     def dense_grad(self) -> np.ndarray:
-        """Return the dense gradient, to be read alone, shaped like `data`; zeros before the first backward.
-        """
+        """Return the dense gradient, an array like `data` that is only read; zeros before any backward."""
         return Blocks(self.blocks, self.dtype).dense(self.backend, self.shape)
 
     def has_separate_blocks(self) -> bool:

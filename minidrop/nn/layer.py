@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from minidrop.autograd import Parameter
+import numpy as np
+
+from minidrop.autograd import Parameter, Tensor
 from minidrop.backend import backend_of
-from minidrop.config import LayerParameter
+from minidrop.config import LayerParameter, param_fields
 from minidrop.config.numbers import whole_number
 from minidrop.config.spec import set_layer
 from minidrop.errors import ConfigError, MinidropError, ShapeError, nearest
@@ -120,7 +123,21 @@ class Layer(Module):
         if isinstance(value, Parameter):
             raise ConfigError(f"{self.describe()}: to share a parameter with another layer, call "
                               f"tie({name!r}, that layer); to change its values, write to {name}.data")
+        if name not in vars(self):
+            self._refuse_lost(name, value)
         super().__setattr__(name, value)
+
+    def _refuse_lost(self, name, value):
+        """Raise ConfigError for an attribute that would hide a parameter or a setting, and change nothing."""
+        is_array = value is None or isinstance(value, list | np.ndarray | Tensor)
+        if is_array and isinstance(getattr(self, name, None), Parameter):
+            raise ConfigError(f"{self.describe()}: {name} is a parameter: to change its values, write to "
+                              f"{name}.data; whether there is one is said where the module is made")
+        field = {"p": "dropout_ratio", "rate": "dropout_ratio"}.get(name, name)
+        known = _defaults(self.type) if "settings" in vars(self) else {}
+        if field in known and not np.array_equal(value, self.settings.get(field, known[field])):
+            raise ConfigError(f"{self.describe()}: {name} is a setting, said where the module is made; make "
+                              f"another module, and give it this one's load_state_dict(state_dict())")
 
     def tie(self, name: str, other: Layer, other_name: str = "weight") -> None:
         """Use the parameter of another layer as its own `name`, as a language model does with its embedding.
@@ -265,3 +282,11 @@ def _shown(value):
         return repr(value)
     except Exception:
         return type(value).__name__
+
+
+@cache
+def _defaults(kind):
+    """Return {setting: its default} of the messages that a type reads."""
+    fields = LayerParameter.DESCRIPTOR.fields_by_name
+    return {field.name: None if field.is_repeated or field.message_type else field.default_value
+            for param in param_fields(kind) for field in fields[param].message_type.fields}

@@ -39,6 +39,10 @@ class ParamGroup(RuleUpdate):
         self.iteration = 0
         self.lr, self.weight_decay = options["lr"], options["weight_decay"]
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        _refuse_lost(self, vars(self).get("_options", ()), name, f"change({name}=...) sets it")
+        super().__setattr__(name, value)
+
     @property
     def options(self) -> Mapping[str, Any]:
         """The settings as they were given; `change` changes them."""
@@ -127,6 +131,11 @@ class Optimizer:
         is_groups = bool(given) and isinstance(given, list) and isinstance(given[0], Mapping)
         for group in given if is_groups else [{"params": given}]:
             self.add_param_group(group)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        known = vars(self).get("defaults", ())
+        _refuse_lost(self, known, name, f"param_groups[i].change({name}=...) sets it")
+        super().__setattr__(name, value)
 
     def rule(self, options: Mapping[str, Any]) -> UpdateRule:
         """Return the rule of a group with these settings; raises ConfigError."""
@@ -294,3 +303,9 @@ def _place(i, group):
 
 def _checked(name, value):
     return real_number(name, value, "a number >= 0", lambda number: math.isfinite(number) and number >= 0)
+
+
+def _refuse_lost(owner, settings, name, remedy):
+    """Raise ConfigError for an attribute that has the name of a setting, and would change nothing."""
+    if name in settings and name not in vars(owner) and not hasattr(type(owner), name):
+        raise ConfigError(f"{type(owner).__name__}: {name} is a setting, which no attribute sets; {remedy}")

@@ -127,8 +127,11 @@ class Objects(Source):
     def running(self, solver: Solver) -> Iterator[None]:
         """Within this context the solver runs; what it raises leaves the objects where it stands.
 
-        Raises ConfigError if a loop by hand has taken steps meanwhile.
+        Raises ConfigError if a loop by hand has taken steps meanwhile, or the optimizer has other groups.
         """
+        if list(map(id, self.optimizer.param_groups)) != list(map(id, self.groups)):
+            raise ConfigError("the optimizer's groups are others than when the solver was made, which would "
+                              "not train them; make a new solver (Solver.of), which begins where this is")
         steps = self.groups[0].iteration
         if steps != solver.iteration:
             raise ConfigError(f"the optimizer took {steps} steps and the solver {solver.iteration}: a loop "

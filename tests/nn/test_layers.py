@@ -189,6 +189,27 @@ def test_a_stateful_module_without_states_of_its_own_is_refused():
             gru(x, **options)
 
 
+def test_attributes_that_would_change_nothing_are_refused():
+    """PyTorch's ways to change a drop or leave a bias out would be attributes that nobody reads."""
+    drop, linear = nn.Dropout(0.5), nn.Linear(4, 3)
+    for name in ("p", "rate", "dropout_ratio"):
+        with pytest.raises(md.ConfigError, match=f"{name} is a setting, said where"):
+            setattr(drop, name, 0.1)
+    for value in (None, np.zeros(3, "f"), md.tensor(np.zeros(3))):
+        with pytest.raises(md.ConfigError, match="bias is a parameter: .* write to bias.data"):
+            linear.bias = value
+    with pytest.raises(md.ConfigError, match="num_output is a setting"):
+        linear.num_output = 5
+
+    class Noted(nn.Layer):
+        def __init__(self, rate):
+            super().__init__("Dropout", dropout_ratio=rate)
+            self.rate, self.note, self.p = rate, "mine", rate
+    noted = Noted(0.25)
+    noted.note = None
+    assert (noted.rate, noted.note, linear.bias.shape) == (0.25, None, (3,))
+
+
 def test_where_sequences_begin():
     lstm, x = nn.LSTM(4, 6).to("cpu", "float64"), numbers(6, 3, 4)
     cont = np.ones((6, 3))

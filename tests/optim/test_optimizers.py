@@ -394,3 +394,20 @@ def test_what_is_kept_of_a_moved_parameter_is_refused():
         with pytest.raises(ConfigError, match="parameter 0 is in float64, but what is kept of it not; the"):
             work()
     assert p.numpy().tolist() == [1, 1, 1] and p.grad is not None
+
+
+def test_attributes_that_would_change_nothing_are_refused():
+    weight = Parameter(np.ones(2))
+    for optimizer, name, value in ((optim.SGD([weight], lr=0.1), "momentum", 0.5),
+                                   (optim.Adam([weight], lr=0.1), "betas", (0.5, 0.5)),
+                                   (optim.Adam([weight], lr=0.1), "eps", 1.0)):
+        group = optimizer.param_groups[0]
+        for owner in (optimizer, group):
+            with pytest.raises(ConfigError, match=rf"{name} is a setting, .*change\({name}=\.\.\.\) sets it"):
+                setattr(owner, name, value)
+        group.change(**{name: value})
+        assert group.options[name] == value
+    with pytest.raises(ConfigError, match=r"SGD: weight_decay is a setting, .*param_groups\[i\]\.change"):
+        optim.SGD([weight], lr=0.1).weight_decay = 0.5
+    group.lr, group.weight_decay, optimizer.lr, optimizer.note = 0.2, 0.1, 0.3, "mine"
+    assert (group.lr, group.weight_decay) == (0.3, 0.1)

@@ -128,6 +128,16 @@ def test_mistakes(make, message):
         make()
 
 
+def test_a_group_that_the_solver_does_not_know_is_no_group_that_is_left_out():
+    model = mlp()
+    optimizer = optim.SGD(model[3].parameters(), lr=0.1)
+    solver = solver_of(model, optimizer)
+    solver.step()
+    optimizer.add_param_group({"params": model[0].parameters()})
+    with pytest.raises(md.ConfigError, match="the optimizer's groups are others than when"):
+        solver.step()
+
+
 def test_no_imaginary_part_is_left_out():
     model = mlp()
     solver = solver_of(model, sgd(model), DataLoader(ArrayDataset(X + 1j, Y), BATCH))
