@@ -211,7 +211,7 @@ class Solver(Saving):
         with self._running():
             for _ in range(iterations):
                 self._iterate()
-                if self._stopping:
+                if self.ranks.any(self._stopping):
                     return
 
     @contextmanager
@@ -241,7 +241,7 @@ class Solver(Saving):
         if settings.test_interval and self.iteration % settings.test_interval == 0 and (
                 self.iteration > 0 or settings.test_initialization):
             self.test_all()
-            if self._stopping:
+            if self.ranks.any(self._stopping):
                 raise TestStopped
         # After the tests, which write the best snapshot: a run resumed from it permutes here as well.
         for parameter, axis, order in self.net.due_permutations(self.iteration):

@@ -302,3 +302,18 @@ def test_calls_that_one_rank_makes_alone(own, others, tmp_path):
                                             f"make the same calls in the same order"):
         run_ranks(3, train)
     assert not list(tmp_path.iterdir())
+
+
+@in_turn("kind, call", [(kind, call) for kind in ("test", "step", "display") for call in ("solve", "step")])
+def test_one_rank_that_stops_stops_all(kind, call):
+    def train(communicator):
+        solver = solver_of(communicator, test=loader(size=18), test_interval=2, display=1, max_iter=6)
+
+        @solver.add_callback
+        def stop(event):
+            if event.kind == kind and event.iteration == 2 and communicator.rank == 1:
+                raise md.StopTraining
+        getattr(solver, call)(*[6] * (call == "step"))
+        return solver.iteration
+
+    assert run_ranks(2, train) == [3 if kind == "display" else 2] * 2
