@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import UserDict
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +25,24 @@ log = logging.getLogger(__name__)
 SharedParameters = Mapping[str, Mapping[str, Parameter]]        # {layer: {name: Parameter}}
 
 
+class ReadOnly(UserDict):
+    """A dict as it is at any time, in which nobody can set anything: a layer would compute with what is set,
+    and no solver would train it."""
+
+    def __init__(self, own: dict[str, Any]):
+        super().__init__()
+        self.data = own
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        raise ConfigError(f"the parameters of a net stay, got {name!r} to be set: to change values, write to "
+                          f"net.params[layer][name].data")
+
+    def __delitem__(self, name: str) -> None:
+        raise ConfigError(f"the parameters of a net stay, got {name!r} to be removed")
+
+
 def make_parameters(graph: Graph, config: NetConfig, backend: Backend, dtype: str, seed: int,
-                    shared: SharedParameters, fills: bool = True) -> dict[str, dict[str, Parameter]]:
+                    shared: SharedParameters, fills: bool = True) -> SharedParameters:
     """Create the parameters of a graph, give them to their layers, and return {layer: {name: Parameter}}.
 
     Those that `shared` has under the name of any of their owners are taken from it. A layer's `blobs` are the
@@ -50,7 +68,7 @@ def make_parameters(graph: Graph, config: NetConfig, backend: Backend, dtype: st
         own = node.layer.params
         for spec in node.layer.parameter_specs() if own else ():
             own[spec.name] = own.pop(spec.name)
-    return {node.name: node.layer.params for node in graph.nodes if node.layer.params}
+    return ReadOnly({node.name: ReadOnly(node.layer.params) for node in graph.nodes if node.layer.params})
 
 
 def _shared(shared, users):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Weights:
     """The part of Net that concerns its parameters as a whole."""
 
-    params: dict[str, dict[str, Parameter]]
+    params: Mapping[str, Mapping[str, Parameter]]
 
     def parameters(self) -> dict[str, Parameter]:
         """Return {"layer/name": Parameter}, each parameter once, under its first owner."""

@@ -440,3 +440,19 @@ def test_a_site_that_nobody_would_draw_is_refused():
         text = DROPPING.split("approx_dropout_param")[0].replace("ApproxDropout", "Forgetful") + "}"
         with pytest.raises(md.ConfigError, match="layer 'd'.*the DropSite site is never drawn.*: flow"):
             md.Net(parse_net(text), device="cpu")
+
+
+def test_parameters_are_not_exchanged():
+    """A layer would compute with the other one, and no solver would train it."""
+    net = net_of(TEXT)
+    weight = net.params["ip1"]["weight"]
+    for value in (np.zeros(weight.shape), md.Parameter(np.zeros(weight.shape))):
+        with pytest.raises(md.ConfigError, match="got 'weight' to be set: to change values, write to net"):
+            net.params["ip1"]["weight"] = value
+    with pytest.raises(md.ConfigError, match="got 'ip1' to be set"):
+        net.params["ip1"] = {}
+    with pytest.raises(md.ConfigError, match="got 'bias' to be removed"):
+        del net.params["ip1"]["bias"]
+    weight.data[...] = 0
+    assert net.params["ip1"]["weight"] is weight is net.layers["ip1"].params["weight"]
+    assert list(net.params["ip1"]) == ["weight", "bias"]
