@@ -176,9 +176,14 @@ class Layer(Module):
     def parameters_for(self, shapes: Sequence[tuple[int, ...]],
                        settings: Mapping[str, Any]) -> dict[str, Parameter]:
         """Return its parameters, which are made for these inputs if its own `inputs` are not known."""
-        if not self.knows_shapes:
+        if self.inputs is None and not self._own:
             self._fill(shapes, settings)
         return self.own_parameters()
+
+    def note_no_parameters(self) -> None:
+        """Record that it has none for the inputs of a call, as a Position of sines and cosines."""
+        if self._own is None:
+            vars(self)["_own"] = {}
 
     def _fill(self, shapes, settings):
         name, backend = self.layer_name, self.backend

@@ -151,7 +151,9 @@ class Trace:
         if self.carries:
             check_begins(module, graph.nodes[-1].layer)
         specs = graph.nodes[-1].layer.parameter_specs()
-        if specs:
+        if not specs:
+            module.note_no_parameters()
+        else:
             if not inside:
                 raise TraceError(f"{module.describe()} has parameters, but is no part of "
                                  f"{self.root.describe()}: set it as an attribute in __init__")

@@ -210,6 +210,22 @@ def test_attributes_that_would_change_nothing_are_refused():
     assert (noted.rate, noted.note, linear.bias.shape) == (0.25, None, (3,))
 
 
+def test_a_layer_that_has_no_parameters_after_all():
+    """Of types that have some under other settings, or with other inputs."""
+    for made, *bottoms in ((nn.Layer("Position", kind="SINUSOIDAL"), SEQUENCE),
+                           (nn.Layer("LayerNorm", weight_term=False), SEQUENCE),
+                           (nn.Layer("Scale"), numbers(5, 8), numbers(8))):
+        model = nn.Sequential(nn.Linear(8, 8), made) if len(bottoms) == 1 else made
+        with pytest.raises(md.ConfigError, match="knows the shapes of its parameters only from"):
+            model.parameters()
+        model(*bottoms)
+        assert len(model.parameters()) == len(model.state_dict()) == 2 * (len(bottoms) == 1)
+    scale = nn.Layer("Scale")
+    scale(numbers(5, 8), numbers(8))
+    scale(numbers(5, 8))
+    assert [(name, own.shape) for name, own in scale.named_parameters()] == [("factor", (8,))]
+
+
 def test_where_sequences_begin():
     lstm, x = nn.LSTM(4, 6).to("cpu", "float64"), numbers(6, 3, 4)
     cont = np.ones((6, 3))
