@@ -252,7 +252,9 @@ def _arrays(batches, names, transform, dtype, part, n):
 
 def _numbers(array, name):
     """Return an array of a batch as one of real numbers, else raise DataError: as floats it would lose what a
-    complex number or a mask says."""
+    complex number or a mask says. Images of different sizes are a list, whose crops make an array."""
+    if isinstance(array, list):
+        return array
     try:
         return as_numbers(array)
     except DataError as error:

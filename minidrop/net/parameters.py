@@ -137,17 +137,11 @@ def check_blobs(graph: Graph, problems: Problems, dtype: str) -> None:
 
 
 def check_dropped_weights(plan: Plan, problems: Problems) -> None:
-    """Add to `problems` each pattern of weights that does not fit the weights of its product; where none has
-    them, the units."""
+    """Add to `problems` each pattern of weights that does not fit the weights of its product."""
     for drop in plan.drops:
-        if drop.site.kind != "weights":
-            continue
-        producer, where = drop.producer, ""
-        try:
-            if producer is None:
-                drop.site.family.check_units(drop.site.total)
-            else:
-                where = f" (the weights of {producer.name})"
-                drop.site.family.check_weights(producer.layer.outputs, producer.layer.inputs)
-        except ConfigError as error:
-            problems.add(drop.node.index, f"{error}{where}", "approx_dropout_param")
+        if drop.kind == "weights":
+            try:
+                drop.site.family.check_weights(drop.producer.layer.outputs, drop.producer.layer.inputs)
+            except ConfigError as error:
+                problems.add(drop.node.index, f"{error} (the weights of {drop.producer.name})",
+                             "approx_dropout_param")

@@ -281,9 +281,6 @@ class PatternFamily(ABC):
     def check_weights(self, outputs: int, inputs: int) -> None:  # noqa: B027
         """Raise ConfigError if the settings make no sense for dropping weights (outputs, inputs)."""
 
-    def check_units(self, total: int) -> None:  # noqa: B027
-        """Raise ConfigError if the settings make no sense where `total` units are dropped for weights."""
-
     def sites(self, units: int, inputs: int | None = None) -> Any:
         """Return the Sites of an axis of `units`, or of weights (units, inputs), for `minidrop patterns`.
 

@@ -32,10 +32,15 @@ class TilePattern(Pattern):
     columns: int = 1
 
     def kept(self, total: int) -> Kept:
-        """Return the Kept of an axis of length `total`, in runs of `size`, as of a matrix one tile wide."""
+        """Return the Kept of an axis of length `total`, in runs of `size`, as of a matrix one tile wide.
+
+        Runs are shorter where there would be fewer of them than the period: some offset would keep none.
+        """
         if self.period == 1:
             return Kept.all(total)
         size = self.size or tile_size(total, self.columns)
+        if -(-total // size) < self.period:
+            size = max(1, total // self.period)
         return Kept(self.offset * size, self.period * size, size, total)
 
     def tiles(self, outputs: int, inputs: int) -> tuple[tuple[Kept, Kept], ...]:
@@ -95,7 +100,7 @@ class TileFamily(PeriodFamily):
 
     C: number of tile columns; how dp is drawn: see `PeriodFamily`. Drops weights of the product that precedes
     the drop layer, so a share 1 / dp of the matrix product remains. A drop that follows no product drops
-    whole units, in runs of tile_size.
+    whole units, in runs of tile_size, or shorter ones on a short axis, so that no iteration drops all.
     Source: Song and Jiang, arXiv 1805.08939, tile pattern, with tiles of 32 x 32.
     """
 
@@ -112,19 +117,13 @@ class TileFamily(PeriodFamily):
                            self.columns, drops="weights")
 
     def check_weights(self, outputs: int, inputs: int) -> None:
-        self._check_pieces(inputs, "input", "tile", "outputs would be left without any input")
-
-    def check_units(self, total: int) -> None:
-        self._check_pieces(total, "unit", "run", "an iteration would drop all of them")
-
-    def _check_pieces(self, length, entry, piece, so):
-        """Raise ConfigError where the longest period is more than the pieces of an axis."""
         asked, longest = self.settings.tile_size, self.distribution.choices[-1]
-        count = -(-length // (asked or 1))
-        if asked and count < longest and self.settings.rate:
-            cut = f"{length} {entry}{'s' * (length != 1)} into {count} {piece}{'s' * (count != 1)}"
-            raise ConfigError(f"tile_size {asked} cuts {cut}, but one of up to {longest} is kept, so {so}; "
-                              f"set tile_size to {max(1, length // longest)} or less, or remove it")
+        tiles = -(-inputs // (asked or 1))
+        if asked and tiles < longest and self.settings.rate:
+            raise ConfigError(f"tile_size {asked} cuts {inputs} inputs into {tiles} "
+                              f"tile{'s' * (tiles != 1)}, but one of up to {longest} is kept, so outputs "
+                              f"would be left without any input; set tile_size to "
+                              f"{max(1, inputs // longest)} or less, or remove it")
 
     def sites(self, units: int, inputs: int | None = None) -> Any:
         """Return the tiles, numbered row by row, as Sites."""

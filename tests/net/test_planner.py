@@ -220,15 +220,3 @@ def test_tiles_too_large_for_a_product_are_refused(size, inputs, told):
     assert told in str(caught.value) and str(caught.value).endswith("or remove it (the weights of ip1)")
     plan_of(ip("ip1", "x", 100), tiles.replace(f"tile_size: {size}", f"tile_size: {inputs // 3}"),
             shape=(inputs,))
-
-
-def test_runs_too_long_for_the_units_are_refused():
-    """Without a product units are dropped, in runs of tile_size; some iterations would drop them all."""
-    tiles = layer("ApproxDropout", "d", "x", 'approx_dropout_param { pattern: "TILE" tile_size: 32 }')
-    said = ("layer 'd' .*: tile_size 32 cuts 40 units into 2 runs, but one of up to 3 is kept, so an "
-            "iteration would drop all of them; set tile_size to 13 or less, or remove it$")
-    with pytest.raises(ConfigError, match=said):
-        plan_of(tiles, shape=(40,))
-    for fits in (tiles.replace("tile_size: 32", "tile_size: 13"), tiles.replace("tile_size: 32", "")):
-        site = plan_of(fits, shape=(40,)).drops[0].site
-        assert all(site.draw(i).as_units(40).every.count for i in range(100))

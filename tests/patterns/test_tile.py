@@ -109,6 +109,15 @@ def test_kept_is_the_pattern_of_a_matrix_one_tile_wide():
     assert pattern(3, 1, 4).kept(29).regular == (4, 12, 4) and pattern(1, 0, 4).kept(29).is_all
 
 
+@in_turn("total, size", [(5, 4), (13, 32), (40, 32), (3, 2), (7, 4), (12, 4)])
+def test_no_period_drops_all_units_of_an_axis(total, size):
+    """Where runs of tile_size are fewer than the period they are shorter; each unit lives equally often."""
+    for period in range(2, min(total, 5) + 1):
+        masks = [pattern(period, offset, size).kept(total).mask(float) for offset in range(period)]
+        assert min(mask.sum() for mask in masks) >= 1
+        assert np.array_equal(sum(masks), np.ones(total))
+
+
 def test_period_one_is_one_dense_product():
     (rows, columns), = pattern(1, 0, 32).tiles(50, 70)
     assert rows.is_all and columns.is_all and (rows.total, columns.total) == (50, 70)
