@@ -33,10 +33,9 @@ class Mode:
 class NetDrops:
     """The drops of one net; it gives layers a NodePlan when the mode changes and a NodeDraw for each draw.
 
-    `drawn`: {node index: Draw} of the iteration drawn last, {} before any; `whole`: those of the whole batch,
-    of which the net may have one rank's part. `reached`: the indices of the
-    nodes whose tops depend on the draws. parts: of the blobs of which the net has one rank's part, in a batch
-    of full size.
+    `drawn`: {node index: Draw} of the iteration drawn last, {} before any; `whole_draws`: those of the whole
+    batch, of which the net may have one rank's part. `reached`: the indices of the nodes whose tops depend on
+    the draws. parts: of the blobs of which the net has one rank's part, in a batch of full size.
     """
 
     def __init__(self, graph: Graph, plan: Plan, parts: Mapping[BlobRef, Part]):
@@ -47,7 +46,7 @@ class NetDrops:
                              or any(node in (*drop.producers, *drop.consumers) for drop in plan.drops)]
         self.reached = _reached(graph, plan)
         self.iteration: int | None = None
-        self.whole: dict[int, Draw] = {}
+        self.whole_draws: dict[int, Draw] = {}
         self.drawn: dict[int, Draw] = {}
         self._mode: Mode | None = None
         self.mode = Mode()
@@ -68,12 +67,12 @@ class NetDrops:
 
     @property
     def state(self) -> tuple:
-        """What passes change, (iteration, whole, drawn, parts, mode); assign it to restore."""
-        return self.iteration, self.whole, self.drawn, self.parts, self.mode
+        """What passes change, (iteration, whole_draws, drawn, parts, mode); assign it to restore."""
+        return self.iteration, self.whole_draws, self.drawn, self.parts, self.mode
 
     @state.setter
     def state(self, state: tuple) -> None:
-        self.iteration, self.whole, self.drawn, self.parts, self.mode = state
+        self.iteration, self.whole_draws, self.drawn, self.parts, self.mode = state
 
     def draw(self, iteration: int, share: float = 1.0) -> None:
         """Draw the patterns of an iteration, and give every layer its NodeDraw.
@@ -82,8 +81,8 @@ class NetDrops:
         """
         self.iteration = iteration
         self.parts = {ref: part.of_share(share) for ref, part in self.full_parts.items()}
-        self.whole = {drop.node.index: drop.site.draw(iteration) for drop in self.plan.drops}
-        self.drawn = {drop.node.index: self.of_part(drop, self.whole[drop.node.index])
+        self.whole_draws = {drop.node.index: drop.site.draw(iteration) for drop in self.plan.drops}
+        self.drawn = {drop.node.index: self.of_part(drop, self.whole_draws[drop.node.index])
                       for drop in self.plan.drops}
         self.give_drawn()
 
@@ -106,7 +105,7 @@ class NetDrops:
 
         Weights that no product can leave out are dropped as units. whole: those of the whole batch.
         """
-        drawn = self.whole if whole else self.drawn
+        drawn = self.whole_draws if whole else self.drawn
         return {drop.node.index: drop.formed(drawn[drop.node.index])
                 if drawn and self.is_dropping(drop.node.layer) else NOTHING for drop in self.plan.drops}
 

@@ -65,10 +65,11 @@ class CapturedSteps:
         self.pending: deque[tuple[int, dict[str, int]]] = deque()
         self.launches = True    # False: every iteration runs eagerly, for comparison
         self.patterns = CapturedPatterns(self.net)
-        self.joint = CapturedRanks(solver)
+        self.joint = CapturedRanks(solver, self.graphs.clear)
         self.unsettled = 0              # the number of iterations that all ranks have not settled yet
         self.problem = problem_of(solver)
         self.memory: CapturedMemory | None = None
+        self.memories = 0               # how many there have been: ranks have to have as many
         self._fetched: tuple[int, Any] | None = None    # (number of losses, their copy to the host)
 
     @property
@@ -83,14 +84,16 @@ class CapturedSteps:
 
     @property
     def smoothed_loss(self) -> float:
-        """The mean of `losses`, as far as they have been read."""
-        return self.uncaptured.smoothed_loss
+        """The mean of `losses`, as far as they have been read; NaN if an error is to be raised."""
+        return math.nan if self.joint.several and self.pending else self.uncaptured.smoothed_loss
 
     def step(self, lr: float, show: Show) -> Mapping:
         """Run the solver's iteration, captured if possible, otherwise as `EagerSteps.step`.
 
         In a captured iteration show() is called after the update, and reading the loss waits for the device.
         """
+        if self.joint.several and self.solver.ranks.any(self.problem) and not self.problem:
+            self._give_up("another rank runs uncaptured")
         outputs = None if self.problem else self._step(lr)
         if outputs is None:
             return self.uncaptured.step(lr, show)
@@ -114,6 +117,7 @@ class CapturedSteps:
             return None
         problem = None
         with self.backend.active():
+            self.joint.keep_up()
             data = solver.ranks.together(net.read)
             shapes = tuple((tensor.data.shape, tensor.data.dtype.str) for tensor in data.values())
             memory = self._memory()
@@ -144,13 +148,14 @@ class CapturedSteps:
         if self.memory is None or self.memory.is_outdated:
             self.forget()
             self.memory = CapturedMemory(self.solver, len(self.patterns.keyed))
+            self.memories += 1
         return self.memory
 
     # -- running an iteration ------------------------------------------------------------------------------
     def _run(self, signature, starts):
         if len(self.seen) >= MOST_FORMS:        # forget the counts of the rarer half
             self.seen = Counter(dict(self.seen.most_common(MOST_FORMS // 2)))
-        signature = self.joint.signature(signature)
+        signature = self.joint.signature((self.memories, *signature))
         self.seen[signature] += 1
         graph = self.graphs.get(signature)
         if graph is None and self.launches and self.seen[signature] > 1 and self._room(signature):
@@ -229,7 +234,7 @@ class CapturedSteps:
     def _read(self, raises):
         if self.memory is not None and self.pending:
             with self.backend.active():
-                self.joint.wait()
+                self.joint.wait_for_device()
                 self._take(self.backend.to_host(self.memory.ring), raises=raises)
 
     def look_behind(self) -> None:

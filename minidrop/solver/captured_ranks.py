@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from minidrop.solver.loop import Solver
 
 
+AHEAD = 4       # iterations: fewer than a device has slots for batches on their way
+
+
 class CapturedRanks:
     """The ranks of a CapturedSteps. A single one agrees with itself, and nothing travels.
 
@@ -27,8 +31,12 @@ class CapturedRanks:
     that all ranks see those of any.
     """
 
-    def __init__(self, solver: Solver):
+    def __init__(self, solver: Solver, drop_graphs: Callable[[], object]):
         self.solver, self.ranks, self.backend = solver, solver.ranks, solver.net.backend
+        self.marks: deque[Any] = deque()        # of the iterations that have been queued last
+        engine = solver.gradient_sum.engine
+        if isinstance(engine, DeviceEngine):
+            engine.link.before_end.append(drop_graphs)
 
     @property
     def several(self) -> bool:
@@ -76,10 +84,11 @@ class CapturedRanks:
     def _weights(self, run):
         """Return what each loss is multiplied by on this rank, and all of that and gradients in the end."""
         counts = run.loss_counts
-        if len(set(counts)) > 1:
-            raise CaptureError("its losses weigh a batch differently")
+        differ = len(set(counts)) > 1
+        self.ranks.check(CaptureError("its losses weigh a batch differently") if differ else None)
         times = [self.ranks.size if ref in run.net.parts.adds_up else 1 for ref, _ in run.net.losses]
-        return [counts[0] * own for own in times], 1 / float(self.ranks.total(counts[0]))
+        whole = float(self.ranks.total(counts[0]))
+        return [counts[0] * own for own in times], 1 / whole if whole else 1.0
 
     def _checked(self, loss):
         self.backend.refuse(~self.backend.xp.isfinite(loss), _not_finite)
@@ -96,10 +105,18 @@ class CapturedRanks:
             raise error or CaptureError("another rank could not capture an iteration")
         return graph
 
-    def wait(self) -> None:
+    def wait_for_device(self) -> None:
         """Wait for the device, and for other ranks that it waits for, as long as their time allows."""
         if self.several:
-            self._engine.wait()
+            self.marks.clear()
+            self._engine.wait_for(self._engine.mark())
+
+    def keep_up(self) -> None:
+        """Wait until a few iterations are queued at most: what waits for room on the device has no limit."""
+        if self.several:
+            self.marks.append(self._engine.mark())
+            if len(self.marks) > AHEAD:
+                self._engine.wait_for(self.marks.popleft())
 
 
 def _not_finite():

@@ -76,9 +76,17 @@ class DeviceEngine:
         """Queue replacing a row by its sum over ranks, unrounded; the stream that computes waits for it."""
         self.link.join(self._queue(flat, 0, None))
 
-    def wait(self) -> None:
-        """Wait for all that the stream that computes has so far, as the Communicator waits."""
-        self.ranks.communicator.wait(self.link.mark_so_far())
+    def mark(self) -> Any:
+        """Return a mark of all that the stream that computes has so far."""
+        return self.link.mark_so_far()
+
+    def wait_for(self, mark: Any) -> None:
+        """Wait for a mark as the Communicator waits; where another rank does not come, end the link."""
+        try:
+            self.ranks.communicator.wait(mark)
+        except Exception:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the link."""

@@ -58,8 +58,7 @@ class Solver(Saving):
     `initial_weights`: False leaves the files that `weights` names unread, for a solver to be restored.
     `skip_mismatched`: their arrays of other shapes are left out, with a warning for each.
     `ema`: with ema_decay the averages of the weights (see EMA), which begin as the weights before the first
-    iteration. Statistics that layers keep, such as BatchNorm's, are as they are. `early_stopping`: what the
-    solver file says of it, a callback.
+    iteration. Statistics of layers, as of BatchNorm, are as they are. `early_stopping`: the file's.
 
     `communicator`: of the ranks that train together; every rank makes the same Solver and calls the same
     methods. Each reads its part of every batch, and gradients are added up over them (see `Ranks` and
@@ -71,7 +70,6 @@ class Solver(Saving):
     SolverParameter. `steps` runs the iterations.
 
     `after_forward`: functions called before the last pass of an iteration goes backward, in eager steps only.
-
     `after_backward`: functions called with {"layer/name": Parameter} of all trained parameters when the
     gradients of an iteration are complete (after iter_size passes), before they are clipped and applied. They
     may change the gradients, which in float16 are still multiplied by `loss_scale`. In captured steps their
@@ -220,6 +218,8 @@ class Solver(Saving):
         try:
             with self.source.running(self):
                 yield
+                if not self.ranks.alone:
+                    self.settle()
         except TestStopped:
             pass
         except BaseException:
@@ -281,7 +281,7 @@ class Solver(Saving):
         return self.steps if isinstance(self.steps, CapturedSteps) else None
 
     def settle(self) -> None:
-        """Wait for all iterations queued on the device; raises the error of the first that failed."""
+        """Wait for iterations queued on the device, on all ranks; raises the error of the first that failed."""
         self.steps.settle()
 
     @property

@@ -145,6 +145,8 @@ class Reduction(Watch):
     def _steps(self, number) -> Steps:
         """The steps that add up the gradients of a bucket."""
         bucket, backend = self.buckets[number], self.total.backend
+        if backend.capturing:       # see `_told`: a rank whose pass has failed has this order, too
+            yield _Turn(self, number)
         places = yield from self._places(bucket, number)
         if self.total.engine.in_order:
             yield _Turn(self, number)

@@ -10,6 +10,7 @@ import numpy as np
 from minidrop.autograd.block import Block, Blocks, as_matrix
 from minidrop.autograd.tensor import Parameter
 from minidrop.backend import Backend
+from minidrop.errors import CaptureError
 from minidrop.kept import Kept
 
 _WHOLE, _REGULAR, _LISTED, _MOVING = range(4)       # how a side is written down
@@ -59,8 +60,11 @@ def _union(sets):
 
 def places_of(parameter: Parameter) -> list[Place]:
     """Return the places of the blocks of a parameter's gradient; of rows that a device alone knows, all."""
-    return [Place(None if block.rows is not None and block.rows.is_table else block.rows, block.cols)
-            for block in parameter.blocks]
+    return [_place_of(block) for block in parameter.blocks]
+
+
+def _place_of(block):
+    return Place(None if block.rows is not None and block.rows.is_table else block.rows, block.cols)
 
 
 class Packed:
@@ -112,15 +116,18 @@ class Packed:
 
 def _put(backend, block, places, parts):
     """Add a block to the part that covers it."""
-    place = Place(block.rows, block.cols)
+    place = _place_of(block)
     if place in places:
         part = parts[places.index(place)]
-        part += block.data.reshape(part.shape)
+        if place.rows is block.rows:
+            part += block.data.reshape(part.shape)
+        else:
+            backend.add_block(part, block.rows, None, block.data)
     elif places == [WHOLE]:
         block.add_to(backend, parts[0], 1)
     else:       # one place, which covers all
         rows, cols = (_among(kept, cover) for kept, cover in zip(place, places[0], strict=True))
-        backend.add_block(parts[0], rows, cols, block.data)
+        backend.add_block(parts[0], rows if place.rows is block.rows else block.rows, cols, block.data)
 
 
 def _among(kept, cover):
@@ -151,7 +158,10 @@ def _side(kept, moving):
         while kept.made_of is not None:
             kept, method, number = kept.made_of
             steps = [_MADE.index(method), number, *steps]
-        return [_MOVING, next(i for i, one in enumerate(moving) if one is kept), len(steps), *steps]
+        place = next((i for i, one in enumerate(moving) if one is kept), None)
+        if place is None:
+            raise CaptureError("a gradient has a kept set that other ranks do not know")
+        return [_MOVING, place, len(steps), *steps]
     if kept.regular is not None:
         return [_REGULAR, *kept.regular, kept.total]
     return np.concatenate([[_LISTED, kept.total, kept.count], kept.indices])

@@ -8,12 +8,14 @@ from nets import drop, ip, layer
 from parallel_nets import FINE, LOSS, conv_net, feed, language_model, memory, mlp, mlp_with, write_text
 
 from minidrop import functions
+from minidrop.autograd.graph import Watch
 from minidrop.backend.device_sets import MovingKept
 from minidrop.config import parse_solver
 from minidrop.errors import DataError, NonFiniteError
 from minidrop.kept import Kept
 from minidrop.layers import Layer, base, register_layer
 from minidrop.layers.flow import Pass
+from minidrop.net.run import Run
 from minidrop.solver import Solver
 from minidrop.solver.places import WHOLE, Place, read, written
 from minidrop.testing import run_ranks
@@ -91,10 +93,11 @@ def test_a_training(linked_cuda, name):
 
 
 @pytest.mark.parametrize("settings", ["", "capture_steps: false"])
-def test_a_text_whose_states_are_carried(linked_cuda, tmp_path, settings):
+@pytest.mark.parametrize("rate", [0.5, 0.75])           # at .75 two groups are smaller than the table
+def test_a_text_whose_states_are_carried(linked_cuda, tmp_path, rate, settings):
     """Which rows of a table a batch reads its device alone knows, so all of them travel."""
     recurrent = layer("LSTM", "h", "drop cont", more=f"recurrent_param {{ num_output: 10 {FINE} }}")
-    below = drop("drop", "embed", "PERIODIC", "drop", "dropout_ratio: 0.5")
+    below = drop("drop", "embed", "PERIODIC", "drop", f"step: 4 dropout_ratio: {rate}")
     layers = language_model(write_text(tmp_path), below, recurrent)
     found = run_ranks(2, lambda one: trained(linked_cuda(one), layers, settings, one))
     expected = run_ranks(2, lambda one: trained("cpu", layers, settings, one))
@@ -123,14 +126,15 @@ def test_streams_and_events_of_a_graph(linked_cuda):
         del backend.fake.log[:]
         solver.step(1)
         log = [line.split()[0] if line[:4] in ("send", "recv") else line for line in backend.fake.log]
+        del backend.fake.log[:]
         solver.step(1)
-        sent, launched = len(log), len(backend.fake.log)
+        launched = [line for line in backend.fake.log if line != "event on compute"]    # as the host waits
         solver.close()
-        return log, launched - sent
+        return log[1:-1], launched
     one = ["event on compute", "link waits for compute", *["send", "recv"] * 2, "event on link"]
     waits = "compute waits for link"
-    for log, more in run_ranks(2, work):
-        assert more == 0        # a launch makes no call
+    for log, launched in run_ranks(2, work):
+        assert launched == []       # a launch makes no call
         # A bucket for each of six parameters, of which none waits for another, and then the loss.
         assert log[-8:] == [*one, waits] and log.count(waits) == 7
         assert [line for line in log if line != waits] == one * 7
@@ -160,6 +164,74 @@ def test_a_loss_that_is_not_finite_on_one_rank(linked_cuda, display):
         if what != "losses":
             np.testing.assert_array_equal(first[what], second[what])
             assert np.isfinite(first[what]).all()
+
+
+@pytest.mark.parametrize("call", [lambda solver: solver.step(8), Solver.solve], ids=["step", "solve"])
+def test_an_error_near_the_end(linked_cuda, call):
+    """Nothing reads its loss any more, and all ranks raise it."""
+    def work(communicator):
+        solver = solver_on(linked_cuda(communicator), two_drops("PERIODIC", "groups: 1"),
+                           "snapshot_after_train: false", communicator)
+        data = np.random.default_rng(0).standard_normal((12 * 9, 13, 1, 1))
+        data[12 * 6] = np.nan
+        solver.net.set_input_arrays(data, np.zeros(len(data), int), "data")
+        seen = []
+        solver.add_callback(lambda event: seen.append(event.values["loss"]))
+        solver.settings.max_iter = 8
+        with pytest.raises(NonFiniteError, match="iteration 6"):
+            call(solver)
+        assert solver.iteration == 6
+        return np.isfinite(seen).tolist()
+    for finite in run_ranks(2, work):       # a loss is never that of an earlier iteration
+        assert finite == [True] * 6 + [False] * 2
+
+
+@pytest.mark.parametrize("iteration", [0, 1, 2])
+def test_a_backward_pass_that_fails_on_one_rank(linked_cuda, monkeypatch, iteration):
+    """With a bucket for each parameter, which are complete in another order than the one they are sent in."""
+    def work(communicator):
+        solver = solver_on(linked_cuda(communicator), mlp_with("PERIODIC groups: 1"), "reduce_bucket: 1",
+                           communicator)
+        solver.step(iteration)
+        fails.append(solver.net) if communicator.rank == 1 else None
+        if iteration == 2:      # it is a launch, in which nothing can fail
+            solver.step()
+        else:
+            with pytest.raises(DataError, match="rank 1: this rank cannot"):
+                solver.step()
+        fails.clear()
+        solver.step(3)
+        return solver.losses[-1]
+
+    class Fails(Watch):
+        """Lets backward fail when two gradients are complete."""
+
+        def __init__(self, inner):
+            self.inner, self.left = inner, 2
+            self.begin, self.has_run = inner.begin, inner.has_run
+
+        def complete(self, leaf):
+            self.inner.complete(leaf)
+            self.left -= 1
+            if not self.left:
+                raise DataError("this rank cannot")
+    fails, compute = [], Run.backward
+    monkeypatch.setattr(Run, "backward", lambda self, scale, watch: compute(
+        self, scale, Fails(watch) if self.net in fails else watch))
+    assert len(set(run_ranks(2, work))) == 1
+
+
+def test_what_only_one_rank_knows(linked_cuda):
+    """A hook that only one rank has makes its graphs anew, and no other launches meanwhile."""
+    def work(communicator):
+        solver = solver_on(linked_cuda(communicator), two_drops("PERIODIC", "groups: 1"), "", communicator)
+        solver.step(4)
+        if communicator.rank == 0:
+            solver.after_backward.append(lambda parameters: None)
+        solver.step(4)
+        return solver.captured.replayed, solver.losses[-1]
+    found = run_ranks(2, work)
+    assert found[0] == found[1] and found[0][0] == 3 + 3
 
 
 def test_a_record_that_one_rank_cannot_read(linked_cuda):

@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from minidrop.errors import CaptureError
+from minidrop.errors import CaptureError, ParallelError
 
 _NO_MEMORY = 2          # cudaErrorMemoryAllocation
 
@@ -53,7 +53,7 @@ class Graphs:
             try:
                 with cuda.using_allocator(pool.malloc), stream:
                     graph = CudaGraph(self._captured(work), self.held)
-            except (CaptureError, KeyboardInterrupt):
+            except (CaptureError, ParallelError, KeyboardInterrupt):
                 raise
             except Exception as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -6,7 +6,7 @@ one order on any topology, and the bits that they have through the host.
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,6 +55,7 @@ class NcclLink:
 
     def __init__(self, cupy: Any, nccl: Any, device: Any, rank: int, size: int, key: bytes):
         self._cupy, self._nccl, self._device, self.rank = cupy, nccl, device, rank
+        self.before_end: list[Callable[[], object]] = []
         try:
             with device:
                 self._stream = cupy.cuda.Stream(non_blocking=True)
@@ -134,10 +135,13 @@ class NcclLink:
     def close(self) -> None:
         """End the link, and all messages that wait for another rank, on this rank alone.
 
-        This is ncclCommAbort: ncclCommDestroy would wait for messages, and for other ranks.
+        This is ncclCommAbort: ncclCommDestroy would wait for messages, and for other ranks. Both wait for
+        graphs that hold messages, so those go first (`before_end`).
         """
         peers, self._peers = self._peers, None
         if peers is not None:
+            for function in self.before_end:
+                function()
             with self._device:
                 peers.abort()
 
