@@ -281,7 +281,7 @@ class Solver(Saving):
         return self.steps if isinstance(self.steps, CapturedSteps) else None
 
     def settle(self) -> None:
-        """Wait for iterations queued on the device, on all ranks; raises the error of the first that failed."""
+        """Wait, on all ranks, for what is queued on the device; raises the error of the first that failed."""
         self.steps.settle()
 
     @property
