@@ -117,23 +117,18 @@ class Packed:
 def _put(backend, block, places, parts):
     """Add a block to the part that covers it."""
     place = _place_of(block)
-    if place in places:
-        part = parts[places.index(place)]
-        if place.rows is block.rows:
-            part += block.data.reshape(part.shape)
-        else:
-            backend.add_block(part, block.rows, None, block.data)
-    elif places == [WHOLE]:
-        block.add_to(backend, parts[0], 1)
-    else:       # one place, which covers all
-        rows, cols = (_among(kept, cover) for kept, cover in zip(place, places[0], strict=True))
-        backend.add_block(parts[0], rows if place.rows is block.rows else block.rows, cols, block.data)
+    which = places.index(place) if place in places else 0       # else a single one covers all
+    rows, cols = (_among(own, kept, cover) for own, kept, cover in zip(
+        (block.rows, block.cols), place, places[which], strict=True))
+    backend.add_block(parts[which], rows, cols, block.data)
 
 
-def _among(kept, cover):
-    """Return where the entries of a set stand among those of one that covers it."""
-    if cover is None or kept == cover:
-        return kept if cover is None else None
+def _among(own, kept, cover):
+    """Return where the entries of a block's own set stand in one that covers `kept`, its place."""
+    if cover is None:
+        return own
+    if kept == cover:
+        return None
     return Kept.of(np.searchsorted(cover.indices, kept.indices), cover.count)
 
 

@@ -186,6 +186,29 @@ def recorded_cuda(emulated_cuda):
 
 
 @pytest.fixture
+def own_layer():
+    """A layer type of a user's own, "OwnDouble": y = 2 x; with `asks` it looks at a value."""
+    from minidrop import functions
+    from minidrop.layers import Layer, base, register_layer
+    from minidrop.layers.flow import Pass
+
+    class Double(Layer):
+        asks = False
+
+        def flow(self, shapes):
+            return [Pass(keeps_zero=True)]
+
+        def forward(self, x):
+            if self.asks and float(x.data.sum()) > 1e9:
+                raise AssertionError
+            return functions.scale(x, 2.0)
+
+    with base._types.forgetting():
+        register_layer("OwnDouble")(Double)
+        yield Double
+
+
+@pytest.fixture
 def linked_cuda(recorded_cuda):
     """linked_cuda(communicator) -> a recorded_cuda of a rank, which NCCL links to those of the others; its
     `fake` is what is called. In a graph the link's work runs where the stream that computes waits for it."""

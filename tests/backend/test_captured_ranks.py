@@ -7,14 +7,11 @@ import pytest
 from nets import drop, ip, layer
 from parallel_nets import FINE, LOSS, conv_net, feed, language_model, memory, mlp, mlp_with, write_text
 
-from minidrop import functions
 from minidrop.autograd.graph import Watch
 from minidrop.backend.device_sets import MovingKept
 from minidrop.config import parse_solver
 from minidrop.errors import DataError, NonFiniteError
 from minidrop.kept import Kept
-from minidrop.layers import Layer, base, register_layer
-from minidrop.layers.flow import Pass
 from minidrop.net.run import Run
 from minidrop.solver import Solver
 from minidrop.solver.places import WHOLE, Place, read, written
@@ -252,20 +249,10 @@ def test_a_record_that_one_rank_cannot_read(linked_cuda):
     assert len(set(run_ranks(2, work))) == 1
 
 
-def test_a_layer_that_asks_for_a_value_on_one_rank(linked_cuda):
+def test_a_layer_that_asks_for_a_value_on_one_rank(linked_cuda, own_layer):
     """It cannot be captured there: all go on without graphs, with the bits of a training that has none."""
-    class Double(Layer):
-        capturable, asks = True, False
-
-        def flow(self, shapes):
-            return [Pass(keeps_zero=True)]
-
-        def forward(self, x):
-            if self.asks and float(x.data.sum()) > 1e9:
-                raise AssertionError
-            return functions.scale(x, 2.0)
-
-    layers = mlp(layer("OwnDouble", "double", "relu1", "relu1"))
+    own_layer.capturable = True
+    layers = mlp(layer(own_layer.type, "double", "relu1", "relu1"))
 
     def work(communicator, settings, asks):
         backend = linked_cuda(communicator)
@@ -273,10 +260,8 @@ def test_a_layer_that_asks_for_a_value_on_one_rank(linked_cuda):
         solver.net.layers["double"].asks = asks and communicator.rank == 1
         solver.step(5)
         return state(solver), solver.captured and solver.captured.problem
-    with base._types.forgetting():
-        register_layer("OwnDouble")(Double)
-        found = run_ranks(2, lambda one: work(one, "", True))
-        expected = run_ranks(2, lambda one: work(one, "capture_steps: false", False))
+    found = run_ranks(2, lambda one: work(one, "", True))
+    expected = run_ranks(2, lambda one: work(one, "capture_steps: false", False))
     for (own, problem), (wanted, _) in zip(found, expected, strict=True):
         assert "there is no value yet" in problem
         for what, values in wanted.items():

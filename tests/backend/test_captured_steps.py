@@ -8,31 +8,9 @@ import numpy as np
 import pytest
 
 import minidrop as md
-from minidrop import functions
 from minidrop.config import parse_solver
-from minidrop.layers import Layer, base, register_layer
-from minidrop.layers.flow import Pass
 from minidrop.solver.rules import known_rules
 from tests.backend.captured_mlps import DATA, compare, language_model, mlp, run, small, solver, text_solver
-
-
-@pytest.fixture
-def own_layer():
-    """A layer type of a user's own: y = 2 x; with `asks` it looks at a value."""
-    class Double(Layer):
-        asks = False
-
-        def flow(self, shapes):
-            return [Pass(keeps_zero=True)]
-
-        def forward(self, x):
-            if self.asks and float(x.data.sum()) > 1e9:
-                raise AssertionError
-            return functions.scale(x, 2.0)
-
-    with base._types.forgetting():
-        register_layer("OwnDouble")(Double)
-        yield Double
 
 
 @pytest.mark.parametrize("kind", ["Dropout", "GaussianDropout", "ROW", "TILE",
