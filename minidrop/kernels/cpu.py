@@ -6,13 +6,14 @@ Compiled on first use and cached on disk. No fastmath: results must not depend o
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 
-from minidrop.kernels.kernel_files import KernelFiles, fingerprint
+from minidrop.kernels.kernel_files import KernelCache, fingerprint
 
 SOURCES = fingerprint(Path(__file__).parent)
 
@@ -24,15 +25,10 @@ def jit(function: Any, cached: bool = True) -> Callable:
     another one, so the cache is told the fingerprint of all kernels in place of the file's.
     """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    if not cached:
-        return numba.njit(**options)(function)
-    try:
-        compiled = numba.njit(cache=True, **options)(function)
-    except RuntimeError:        # the cache cannot be written: every process compiles for itself
-        return numba.njit(**options)(function)
-    if compiled is not function:        # as it is with NUMBA_DISABLE_JIT
-        files = compiled._cache._cache_file
-        files.__class__, files._source_stamp = KernelFiles, SOURCES
+    compiled = numba.njit(**options)(function)
+    if cached and compiled is not function:         # as it is with NUMBA_DISABLE_JIT
+        with suppress(RuntimeError):    # the cache cannot be written: every process compiles for itself
+            compiled._cache = KernelCache(function, SOURCES)
     return compiled
 
 

@@ -4,7 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from numba.core.caching import IndexDataCacheFile
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.runtime import rtsys
 
 
 def fingerprint(folder: Path) -> bytes:
@@ -30,3 +31,24 @@ class KernelFiles(IndexDataCacheFile):
         overloads = self._load_index()
         overloads[key] = name
         self._save_index(overloads)
+
+
+class KernelCache(FunctionCache):
+    """Where a loop's compiled code is looked for. stamp: of the sources that the code must have been made of.
+
+    Raises RuntimeError where no cache can be written.
+    """
+
+    def __init__(self, function: Any, stamp: bytes):
+        super().__init__(function)
+        self._cache_file = KernelFiles(self._cache_path, self._impl.filename_base, stamp)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the code for these types, None if there is none.
+
+        Numba first reads all that it could compile, which takes half a second of each process. Compiled code
+        needs no more of it than the runtime that keeps count of arrays.
+        """
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)

@@ -1,6 +1,8 @@
 """What Numba keeps on disk of a kernel is used only while no kernel's source has changed."""
 
 import importlib.util
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +10,28 @@ from numba.core import config
 
 from minidrop.kernels import cpu
 
+LOAD_ALL = """
+import pkgutil
+from importlib import import_module
+from numba.core.cpu import CPUContext
+from numba.core.dispatcher import Dispatcher
+from minidrop import kernels
+
+def load_additional_registries(self):
+    raise AssertionError("Numba reads all that it could compile")
+
+CPUContext.load_additional_registries = load_additional_registries
+loaded = set()
+for module in pkgutil.iter_modules(kernels.__path__):
+    for name, kernel in vars(import_module(f"minidrop.kernels.{module.name}")).items():
+        if isinstance(kernel, Dispatcher) and kernel.stats.cache_path:
+            here = kernel.targetctx.codegen().magic_tuple()
+            for types, machine, _ in kernel._cache._cache_file._load_index():
+                if machine == here:
+                    kernel.compile(types)
+                    loaded.add(name)
+print(*loaded)
+"""
 LOOP = "def loop(x, first, last):\n    for i in range(first, last):\n        x[i] += 1\n"
 
 
@@ -71,3 +95,12 @@ def test_processes_that_compile_for_different_types_at_once(loop, monkeypatch):
         later = cpu.jit(loop)
         later(a, 0, 3)
         assert a.tolist() == [1, 2, 2] and later.stats.cache_hits
+
+
+def test_what_is_compiled_needs_no_compiler():
+    """Reading all of it takes half a second. A missing symbol would end the process."""
+    x = np.ones((1, 3), "f")
+    cpu.take_columns(x, np.array([2]), np.empty((1, 1), "f"), 0, 1)
+    done = subprocess.run([sys.executable, "-c", LOAD_ALL], capture_output=True, text=True, timeout=120)
+    assert not done.returncode, done.stderr
+    assert "take_columns" in done.stdout.split()
