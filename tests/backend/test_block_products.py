@@ -113,7 +113,8 @@ def test_the_generic_method(kind, product):
 
 
 @products
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("kind", [
+    pytest.param(kind, marks=pytest.mark.full if kind == "float16" else ()) for kind in TYPES])
 def test_large_tiles_and_any_memory(emulated_cuda, monkeypatch, kind, product):
     """Where blocks are whole tiles and there is enough to do; operands are parts of larger matrices."""
     monkeypatch.setattr(grids, "LEAST_TILES", dict.fromkeys(grids.LEAST_TILES, 0))

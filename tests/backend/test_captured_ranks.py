@@ -70,7 +70,9 @@ NETS = {
 }
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.full if name in ("at the end", "SLICE", "TILE") else ())
+    for name in NETS])
 def test_a_training(linked_cuda, name):
     """Bits are those without graphs, and on all ranks; the values those of ranks on the CPU."""
     layers, settings = NETS[name]

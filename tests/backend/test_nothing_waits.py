@@ -143,7 +143,13 @@ NETS = {
 }
 
 
-@pytest.mark.parametrize("layers, solver", NETS.values(), ids=NETS.keys())
+ALIKE = {"mlp, no momentum", "mlp, Nesterov", "text, no momentum", "text, RMSProp", "text, GRU",
+         "text, units", "text, conventional by two steps"}
+
+
+@pytest.mark.parametrize("layers, solver", [
+    pytest.param(*net, id=name, marks=pytest.mark.full if name in ALIKE else ())
+    for name, net in NETS.items()])
 def test_captured_steps_give_the_same_bits(recorded_cuda, emulated_cuda, layers, solver):
     iter_size = 2 if "clip_gradients: 0.1" in solver else 1
     expected = train(layers, emulated_cuda(), solver, False, iter_size)

@@ -23,8 +23,9 @@ def run(folder, *arguments, **environment):
                           timeout=120, capture_output=True, text=True, env={**os.environ, **environment})
 
 
-@pytest.mark.parametrize("kind", ["config", "hdf5", "snapshot", "text", "old nets", "datums", "databases",
-                                  "weights"])
+@pytest.mark.parametrize("kind", [
+    "config", "snapshot", "databases", "weights",
+    *(pytest.param(kind, marks=pytest.mark.full) for kind in ("hdf5", "text", "old nets", "datums"))])
 def test_a_short_campaign_finds_no_fault(tmp_path, kind):
     for package in {"datums": ["PIL"], "databases": ["PIL", "lmdb", "plyvel"]}.get(kind, []):
         pytest.importorskip(package, reason=f"{package}, which makes or reads the files, is not installed")

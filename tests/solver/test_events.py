@@ -82,7 +82,8 @@ class Oops(Exception):
     pass
 
 
-@pytest.mark.parametrize("settings", ["", "iter_size: 2 average_loss: 3 ema_decay: 0.9"])
+@pytest.mark.parametrize("settings", [pytest.param("", marks=pytest.mark.full),
+                                      "iter_size: 2 average_loss: 3 ema_decay: 0.9"])
 @pytest.mark.parametrize("kind, at", [("test", 6), ("step", 6), ("display", 6), ("snapshot", 8),
                                       ("display", 12), ("test", 12)])
 def test_an_error_of_a_callback_costs_nothing(kind, at, settings, make, tmp_path):
