@@ -108,7 +108,12 @@ def _doubtful(parameter):
 
 def _separate_parts(backend, parameter):
     """Return arrays whose squares add up to those of the gradient; what its blocks leave out is zero."""
-    if parameter.has_separate_blocks():
+    separate = parameter.has_separate_blocks()
+    if any(block.late is not None for block in parameter.blocks):
+        norm = backend.late_norm(parameter.data, parameter.blocks, separate)
+        if norm is not None:
+            return [np.array([norm])]
+    if separate:
         return _blocks(parameter)
     return backend.norm_parts(parameter.data, parameter.blocks)
 

@@ -47,6 +47,7 @@ def always(monkeypatch):
     monkeypatch.setattr(late, "LEAST_ENTRIES", 1)
     monkeypatch.setattr(late, "MOST_COPIED", np.inf)
     monkeypatch.setattr(late, "LEAST_RUN", 0)
+    monkeypatch.setattr(late, "MOST_INNER", np.inf)
     monkeypatch.setattr(LateProduct, "__init__",
                         lambda self, *given: made.append(self) or begin(self, *given))
     return made
@@ -140,7 +141,7 @@ def test_the_contract_of_pieces(family, always):
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_step_computes_them_in_the_update_alone_unless_somebody_reads_them(groups, always, computed):
-    """Clipping reads them, and so does a hook: the same weights, to the last bit."""
+    """A hook reads them: the same weights, to the last bit. Clipping asks for their norm alone."""
     def trained(more="", hook=None):
         solver = solver_of(groups, more)
         solver.after_backward += [hook] * (hook is not None)
@@ -151,11 +152,76 @@ def test_a_step_computes_them_in_the_update_alone_unless_somebody_reads_them(gro
 
     plain = trained()
     assert len(always) >= 3 * (1 + 2 * groups) and not computed
-    for reader in ({"more": "clip_gradients: 1e6"}, {"hook": lambda own: [p.grad for p in own.values()]}):
-        for got, expected in zip(trained(**reader), plain, strict=True):
+    for more, hook, count in (("clip_gradients: 1e6", None, 0),
+                              ("", lambda own: [p.grad for p in own.values()], 3 * (1 + 2 * groups))):
+        for got, expected in zip(trained(more, hook), plain, strict=True):
             np.testing.assert_array_equal(got, expected)
-        assert len(computed) >= 3 * (1 + 2 * groups)
+        assert len(computed) >= count and bool(computed) == bool(count)
         computed.clear()
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 4])
+def test_clipping_by_a_norm_without_entries(groups, always, computed, monkeypatch):
+    """The same as by the norm of the entries."""
+    def trained():
+        solver = solver_of(groups, "clip_gradients: 0.01 log_gradient_norm: true")
+        for _ in range(3):
+            solver.net.set_inputs(**images())
+            solver.step()
+        return [solver.updater.norm(), *(parameter.data for parameter in solver.net.parameters().values())]
+
+    found = trained()
+    assert not computed
+    monkeypatch.setattr(type(BACKEND), "late_norm", lambda *_: None)
+    for got, expected in zip(found, trained(), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
+    assert computed
+
+
+@pytest.mark.parametrize("places", PLACES.values(), ids=PLACES.keys())
+def test_a_norm_without_entries(places, computed, monkeypatch):
+    """Of blocks that may overlap; where they certainly do not, of each alone."""
+    monkeypatch.setattr(late, "MOST_INNER", np.inf)
+    own = [Block(product(a, b), *pair)
+           for (a, b), pair in zip(factors(places), places, strict=True) if b.size]
+    norm = BACKEND.late_norm(np.zeros((ROWS, COLS)), own, False)
+    each = [BACKEND.late_norm(np.zeros((ROWS, COLS)), [one], True) for one in own]
+    if len(own) < 3:
+        assert BACKEND.late_norm(np.zeros((ROWS, COLS)), own, True) == pytest.approx(np.linalg.norm(each))
+    assert not computed
+    whole = [one.dense(BACKEND, (ROWS, COLS)) for one in own]
+    assert norm == pytest.approx(np.linalg.norm(sum(whole)), rel=1e-12)
+    assert each == pytest.approx([np.linalg.norm(one) for one in whole], rel=1e-12)
+
+
+def test_a_norm_that_would_not_be_exact_is_that_of_the_entries(monkeypatch):
+    """Where samples cancel, or something is not finite, or would not be; where one is an array, or samples
+    are so many that it would take longer."""
+    monkeypatch.setattr(late, "MOST_INNER", np.inf)
+    W, rng = np.zeros((ROWS, COLS), "f"), np.random.default_rng(3)
+    a, b = rng.standard_normal((4, ROWS)).astype("f"), rng.standard_normal((4, COLS)).astype("f")
+
+    def norm(*blocks, separate=True):
+        return BACKEND.late_norm(W, list(blocks), separate)
+
+    def block(a, b):
+        return Block(product(a, b))
+
+    opposite = np.concatenate([b[:2], -b[:2]])
+    opposite[3] *= np.float32(1.001)
+    same = np.concatenate([a[:2], a[:2]])
+    for one in (block(same, opposite), block(a * np.float32(np.inf), b), block(a * np.float32(np.nan), b),
+                block(a * np.float32(1e19), b * np.float32(1e19)), block(a[:0], b[:0])):
+        assert norm(one) is None
+    assert norm(block(a, b)) is not None and norm(block(a, b), Block(a.T @ b)) is None
+    parameter = Parameter(W, backend=BACKEND)
+    parameter.accumulate(block(same, opposite))
+    expected = np.linalg.norm(same.astype(float).T @ opposite)
+    assert gradient_norm(BACKEND, [parameter]) == pytest.approx(expected, rel=1e-3)
+    for most, separate, overlapping in ((32, True, True), (16, True, False), (15.9, False, False)):
+        monkeypatch.setattr(late, "MOST_INNER", most * (ROWS + COLS) / (ROWS * COLS))
+        assert [norm(block(a, b), block(a, b), separate=one) is not None for one in (True, False)] == [
+            separate, overlapping]
 
 
 def test_a_gradient_that_is_not_finite_is_named_and_updates_nothing(always):

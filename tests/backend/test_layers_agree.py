@@ -307,7 +307,7 @@ OTHER_TESTS = {"active": "test_cuda_device.py", "trim": "test_on_the_gpu.py", "p
                "add_columns": "../kernels/test_every_kernel.py",
                "put_outputs": "../kernels/test_every_kernel.py", "link": "test_nccl.py",
                "linkable": "test_nccl.py", "link_key": "test_nccl.py",
-               "late_product": "test_late_products.py"}
+               "late_product": "test_late_products.py", "late_norm": "test_late_products.py"}
 
 
 def test_every_method_of_a_backend_has_a_test_on_all_of_them():

@@ -59,6 +59,14 @@ class Products(Arrays):
         """
         return None
 
+    def late_norm(self, W: np.ndarray, blocks: Any, separate: bool) -> float | None:
+        """Return the norm of a gradient of W in blocks of `late_product`, which stay late.
+
+        None where they are not, or where it is not surely as exact as the norm of what they will be.
+        separate: whether no two of them overlap.
+        """
+        return None
+
     def gemm_stack(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Return the products of matrices, (n, rows, inner) and (n, inner, columns) -> (n, rows, columns).
 
