@@ -14,7 +14,7 @@ import numpy as np
 
 from minidrop.data.made_dates import FOLDER, made_lines
 from minidrop.data.text import file_key, whole_lines
-from minidrop.data.vocabulary import UNK, check_different, content_of, decoded, keep
+from minidrop.data.vocabulary import UNK, check_different, check_uncounted, content_of, decoded, keep
 from minidrop.errors import DataError
 
 PAD, BEGIN, END = "<pad>", "<s>", "</s>"
@@ -173,7 +173,11 @@ def _read(path, pieces):
 
 
 def read_sentence_vocabulary(source: str | Path, least: int = 1) -> SentenceVocabulary:
-    """Return the vocabulary of a `.vocabulary` file, or of the words of a text that occur `least` times."""
+    """Return the vocabulary of a `.vocabulary` file, or of the words of a text that occur `least` times.
+
+    Raises DataError for a `least` above 1 beside such a file, which does not say how often a word occurs.
+    """
     if str(source).endswith(".vocabulary"):
+        check_uncounted(source, least)
         return SentenceVocabulary.load(source)
     return read_lines(source).vocabulary(least)

@@ -24,11 +24,14 @@ _ZEROS = {ord(digit): "0" for digit in "123456789"}
 
 
 class Numbering:
-    """Distinct tokens, numbered from 0: <pad>, <unk>, then those given; <unk> stands for every other one."""
+    """Distinct tokens, numbered from 0: <pad>, <unk>, then those given; <unk> stands for every other one.
+
+    No text has <pad>, which is what fills a batch: a word of that name is read as <unk>.
+    """
 
     def __init__(self, tokens: Iterable[str]):
         self.tokens = (*SPECIAL, *(token for token in tokens if token not in SPECIAL))
-        self._index = {token: index for index, token in enumerate(self.tokens)}
+        self._index = {token: index for index, token in enumerate(self.tokens) if token != PAD}
         self.unk = SPECIAL.index(UNK)
 
     @classmethod
@@ -70,7 +73,7 @@ class TaggedVocabulary:
             for character in made.as_spelled(raw):
                 characters[character] += count
         made.words, made.characters = Numbering.of(words, minimum_count), Numbering.of(characters)
-        made.once = np.array([words[word] == 1 for word in made.words.tokens])
+        made.once = np.array([word not in SPECIAL and words[word] == 1 for word in made.words.tokens])
         return made
 
     @cached_property

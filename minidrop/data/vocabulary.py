@@ -219,6 +219,14 @@ def check_different(count: int, source: Path | str) -> None:
                         f"{how_to_raise()}")
 
 
+def check_uncounted(source: Path | str, least: int) -> None:
+    """Raise DataError where words of a `.vocabulary` file are to occur at least `least` times."""
+    if least > 1:
+        raise DataError(f"{source}: holds words without their counts, so that none can be left out for "
+                        f"occurring less than {least} times; leave that number out, it is for vocabularies "
+                        f"that are made of a text")
+
+
 def checked_level(level: str, levels: tuple[str, ...] = LEVELS) -> str:
     """Return `level` if it is valid. Raises ValueError otherwise: the caller's mistake, not the data's."""
     if level not in levels:

@@ -11,6 +11,7 @@ from minidrop.config import LayerParameter, decimal
 from minidrop.data import Encoded, TaggedSentences, TaggedVocabulary, find_source, read_tagged
 from minidrop.data.made_tags import MADE
 from minidrop.data.tag_schemes import SCHEMES
+from minidrop.data.vocabulary import check_uncounted
 from minidrop.errors import ConfigError, DataError
 from minidrop.layers.base import register_layer
 from minidrop.layers.data_layer import DataLayer
@@ -76,6 +77,7 @@ class TaggedTextData(DataLayer):
             return TaggedVocabulary.of(_read(settings, source, path), scheme, settings.digits_to_zero,
                                        settings.lower_case, settings.minimum_count)
         found = find_source(source, path, "text", "vocabulary")
+        check_uncounted(found, settings.minimum_count)
         vocabulary = TaggedVocabulary.load(found)
         for name, own, wanted in (("scheme", scheme, vocabulary.tags.scheme),
                                   ("digits_to_zero", settings.digits_to_zero, vocabulary.digits_to_zero),

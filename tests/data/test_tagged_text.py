@@ -126,6 +126,16 @@ def test_vocabulary(written):
     assert len({one.fingerprint for one in (words, other, TaggedVocabulary.of(text, "IOB2"))}) == 3
 
 
+def test_a_word_called_as_the_padding_is_unknown(written):
+    """It was read as the padding, with which it shared its row of an Embed; and where it stood once, padding
+    was read as <unk> in a share of its places."""
+    text = read_tagged(written("<pad> O\n<unk> O\ncat O\n"))
+    vocabulary = TaggedVocabulary.of(text)
+    assert vocabulary.words.tokens == ("<pad>", "<unk>", "cat")
+    assert vocabulary.once.tolist() == [False, False, True]
+    assert Encoded.of_text(vocabulary, text).word.tolist() == [1, 1, 2]
+
+
 def test_unknown_tag(written):
     vocabulary = TaggedVocabulary.of(read_tagged(written("a B-PER\n")))
     path = written("b O\nc B-PRE\n", "test.txt")

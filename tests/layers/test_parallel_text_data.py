@@ -113,6 +113,16 @@ def test_settings_that_are_refused(files, settings, message):
     assert message in str(error.value) and "net.prototxt:1" in str(error.value)
 
 
+@in_turn("side", ["source", "target"])
+def test_a_vocabulary_file_says_not_how_often_words_occur(files, side):
+    """Beside one source_min_count did nothing."""
+    getattr(net_of().layers["pairs"].vocabulary, side).save("own.vocabulary")
+    read = f'{TEXT} {side}_vocabulary: "own.vocabulary" {side}_min_count:'
+    net_of(f"{read} 1")
+    with pytest.raises(ConfigError, match=r"own.vocabulary: holds words without their counts.* 3 times; leave"):
+        net_of(f"{read} 3")
+
+
 def test_files_of_different_lengths(files, tmp_path):
     (tmp_path / "train.target").write_text("x\n")
     with pytest.raises((DataError, ConfigError), match=r"train\.source:2: expected the end of the file"):

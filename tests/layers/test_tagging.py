@@ -265,6 +265,16 @@ def test_wrong_settings(built, settings, message):
         built(text("TRAIN", settings))
 
 
+def test_a_vocabulary_file_says_not_how_often_words_occur(built, folder):
+    """Beside one minimum_count did nothing."""
+    read = f'source: "train.txt" vocabulary: "{folder}/own.vocabulary" batch_size: 3'
+    net = built(text("TRAIN", 'source: "train.txt" batch_size: 3'))
+    net.layers["text"].vocabulary.save(folder / "own.vocabulary")
+    assert len(built(text("TRAIN", f"{read} minimum_count: 1")).layers["text"].vocabulary) == 13
+    with pytest.raises(ConfigError, match=r"own.vocabulary: holds words without their counts.* 2 times; leave"):
+        built(text("TRAIN", f"{read} minimum_count: 2"))
+
+
 def test_room_for_words_characters_and_tags(built):
     small = net_text().replace("input_dim: 20", "input_dim: 2").replace("input_dim: 30", "input_dim: 2")
     with pytest.raises(ConfigError) as caught:
