@@ -28,13 +28,16 @@ class NetConfig:
     """A network as written: the NetParameter, its file, and the position of each field in it.
 
     `origins[i]` is the path in `source` of the layer that is now layer i, so that positions stay right after
-    rules have removed layers.
+    rules have removed layers. is_part: these layers are what the rules of another left. told: warnings about
+    it that were logged.
     """
 
     message: Any
     path: str | None = None
     source: SourceMap = field(default_factory=lambda: SourceMap("<network>"))
     origins: list = field(default_factory=list)
+    is_part: bool = False
+    told: set = field(default_factory=set, repr=False, compare=False)
 
     def __post_init__(self):
         if not self.origins:

@@ -1,5 +1,6 @@
 """filter_state: applies include and exclude rules for a phase, level and stages."""
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,7 +9,9 @@ from google.protobuf.message import Message
 from minidrop.config import minidrop_pb2
 from minidrop.config.assign import assign
 from minidrop.config.load import NetConfig
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, nearest, visible_name
+
+log = logging.getLogger(__name__)
 
 
 def filter_state(config: NetConfig, phase: Any, level: Any = 0, stages: Any = (),
@@ -17,9 +20,12 @@ def filter_state(config: NetConfig, phase: Any, level: Any = 0, stages: Any = ()
 
     A layer with include rules is included if any of them holds, one with exclude rules if none holds. A rule
     holds if all its conditions do. Raises ConfigError if a layer has both kinds; with a list `mistakes` it is
-    added there instead, and the include rules apply. The result's `message.state` is the state.
+    added there instead, and the include rules apply. The result's `message.state` is the state. Logs a
+    warning for a stage or level that no rule asks for.
     """
     state = net_state(phase, level, stages)
+    if not config.is_part:
+        _warn_of_idle(config, state)
     net = minidrop_pb2.NetParameter()
     net.CopyFrom(config.message)
     net.ClearField("layer")
@@ -36,8 +42,23 @@ def filter_state(config: NetConfig, phase: Any, level: Any = 0, stages: Any = ()
         raise ConfigError.of(problems)
     if problems and mistakes is not None:
         mistakes.append(ConfigError.of(problems))
-    filtered = NetConfig(net, config.path, config.source, origins)
-    return filtered
+    return NetConfig(net, config.path, config.source, origins, is_part=True)
+
+
+def _warn_of_idle(config, state):
+    """Log a warning for each stage, and for a level, that no rule of the description asks for: a misspelt one
+    would change nothing."""
+    rules = [rule for layer in config.message.layer for rule in (*layer.include, *layer.exclude)]
+    known = {stage for rule in rules for stage in (*rule.stage, *rule.not_stage)}
+    idle = [(f"stage {stage!r}", f"{nearest(stage, known)} (stages: {', '.join(sorted(known)) or 'none'})")
+            for stage in state.stage if stage not in known]
+    if state.level and not any(rule.HasField("min_level") or rule.HasField("max_level") for rule in rules):
+        idle.append((f"level {state.level}", ""))
+    for what, more in idle:
+        if what not in config.told:
+            config.told.add(what)
+            log.warning("%s: %s has no effect: no include or exclude rule asks for it%s", config.where(),
+                        visible_name(what), visible_name(more))
 
 
 def net_state(phase: Any, level: Any = 0, stages: Any = ()) -> Message:

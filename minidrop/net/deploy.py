@@ -43,7 +43,7 @@ def described(config: NetConfig, layers: Iterable[tuple[LayerParameter, Any]]) -
     for layer in message.layer:
         layer.ClearField("include")
         layer.ClearField("exclude")
-    return NetConfig(message, config.path, config.source, [origin for _, origin in layers])
+    return NetConfig(message, config.path, config.source, [origin for _, origin in layers], is_part=True)
 
 
 def apart_from_labels(layers: Sequence[LayerParameter], labels: set[str],

@@ -49,6 +49,22 @@ def test_rules(state, expected):
     assert names(filter_state(parse_net(NET), *state)) == expected
 
 
+@in_turn("net, state, warnings", [
+    (NET, ("TRAIN", 2, ["a", "b", "d"]), []),
+    (NET, ("TRAIN", 0, ["cc"]), ["stage 'cc' has no effect: no include or exclude rule asks for it; did you "
+                                 "mean 'c'? (stages: a, b, c, d)"]),
+    ('layer { name: "a" include { phase: TEST } }', ("TRAIN", 3, ["deploy"]), [
+        "stage 'deploy' has no effect: no include or exclude rule asks for it (stages: none)",
+        "level 3 has no effect: no include or exclude rule asks for it"])])
+def test_a_state_that_no_rule_asks_for_is_told_once(caplog, net, state, warnings):
+    """A misspelt --stage selected nothing, and nobody was told."""
+    caplog.clear()
+    config = parse_net(net, "n.prototxt")
+    filter_state(filter_state(config, *state), *state)      # what rules left has no rules of others
+    filter_state(config, "TEST", *state[1:])
+    assert caplog.messages == [f"n.prototxt:1:1: {warning}" for warning in warnings]
+
+
 def test_filtering_keeps_positions_and_the_original():
     config = parse_net(NET, "n.prototxt")
     filtered = filter_state(config, "TEST", 5, ["x"])
