@@ -137,7 +137,7 @@ device_options = _all(
     click.option("--gpu", hidden=True, help="Caffe's spelling of --device cuda:N."),
     dtype_option, precision_option)
 
-weights_option = click.option("--weights", multiple=True, callback=_comma_separated, metavar="A.h5,B.h5",
+weights_option = click.option("--weights", multiple=True, metavar="A.h5,B.h5",
                               help="Copy weights by the names of layers: from snapshots, .safetensors, or "
                               "Caffe's .caffemodel and .caffemodel.h5 files.")
 

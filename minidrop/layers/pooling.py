@@ -20,8 +20,9 @@ class Pooling(Layer):
     """One number for each window of each channel: MAX, AVE (mean) or STOCHASTIC.
 
     The number of windows is rounded up unless round_mode is FLOOR; a last one that would begin behind the
-    image is left out, and AVE divides by the part inside of the padded image, as in Caffe. A second top of
-    MAX or STOCHASTIC says which entry was taken, h * width + w.
+    image is left out (Caffe keeps it where there is no pad, see functions.pooled_places), and AVE divides by
+    the part inside of the padded image, as in Caffe. A second top of MAX or STOCHASTIC says which entry was
+    taken, h * width + w.
     """
 
     tops = (1, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_COMMAS = 8             # in the name of a file of weights that stands among others
 _PIECE = 1 << 20            # numbers looked at together
 _REMEDY = ("Did num_output of that layer or of the one before it change, or the shape of the records? "
            "--skip-mismatched (from Python skip_mismatched=True) leaves what does not fit as it is")
@@ -178,12 +179,14 @@ class Loading:
 
 
 def paths_of(paths: Paths) -> list[str | os.PathLike]:
-    """Return a list of paths: of one, of several in one text, separated by commas, or of a list of either."""
+    """Return a list of paths: of one, of several in one text, separated by commas, or of a list of either.
+
+    A file whose own name has commas is found, alone and among others.
+    """
     if isinstance(paths, os.PathLike):
         return [paths]
     if isinstance(paths, str):
-        parts = [part.strip() for part in paths.split(",") if part.strip()]
-        found: list[str | os.PathLike] = [paths] if len(parts) > 1 and os.path.isfile(paths) else [*parts]
+        found: list[str | os.PathLike] = [*apart(paths)]
         if not found:
             raise SnapshotError("expected the name of a file of weights, got an empty text")
         return found
@@ -191,6 +194,17 @@ def paths_of(paths: Paths) -> list[str | os.PathLike]:
     if not found:
         raise SnapshotError("expected the names of files of weights, got none")
     return found
+
+
+def apart(text: str, is_file: Callable[[str], bool] = os.path.isfile) -> list[str]:
+    """Return the names in a text with commas between. One with up to MOST_COMMAS in it must be a file's."""
+    parts, found, first = text.split(","), [], 0
+    while first < len(parts):
+        ends = range(min(len(parts), first + 1 + MOST_COMMAS), first + 1, -1)
+        end = next((end for end in ends if is_file(",".join(parts[first:end]).strip())), first + 1)
+        found.append(",".join(parts[first:end]).strip())
+        first = end
+    return [name for name in found if name]
 
 
 def copy_values(net: Net, values: Iterable[tuple[str, np.ndarray]]) -> None:

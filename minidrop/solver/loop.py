@@ -166,10 +166,10 @@ class Solver(Saving):
     def solve(self, should_stop: Callable[[Solver], bool] = lambda solver: False) -> dict[str, float | list]:
         """Train until max_iter, then write the last snapshot and test.
 
-        Returns the values of the last test of the first test net, {} if there is none. Between iterations
-        and between test batches training ends if `should_stop(solver)` is true or `stop` was called; it then
-        writes the last snapshot, but does not test. Raises SnapshotError at the start if no snapshot could be
-        written under its name.
+        Returns the values of the last test of the first test net, {} if there was none. Between iterations
+        and between test batches training ends if `should_stop(solver)` is true or `stop` was called, as by
+        early stopping; it then writes the last snapshot, but does not test again. Raises SnapshotError at the
+        start if no snapshot could be written under its name.
         """
         self.ranks.meet("solve")
         if self.has_prefix or self.settings.snapshot:
@@ -189,11 +189,9 @@ class Solver(Saving):
             self.local_steps.join()
             if self.settings.snapshot_after_train and not self.is_saved and state.writes_snapshots(self):
                 self.snapshot()
-            if stopped:
-                return {}
-            if self.losses:
+            if self.losses and not stopped:
                 tell(self, "display", {"loss": self.smoothed_loss, "lr": self.learning_rate})
-            if self.settings.test_interval:
+            if self.settings.test_interval and not stopped:
                 self.test_all()
         return self._tested.get(0, {})
 

@@ -72,6 +72,7 @@ class Saving:
         else:
             caffe_state.restore(self, path)
             self.last_snapshot = self._snapshot_iteration = None
+        self._tested.clear()
         self.local_steps.forget()
         self.source.follow(self)
 

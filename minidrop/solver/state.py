@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 from os import PathLike
+from os.path import isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from minidrop.errors import NonFiniteError, SnapshotError, nearest
 from minidrop.net import Net
 from minidrop.net.definition import DEPLOY, definition_of
 from minidrop.net.given import given_net
-from minidrop.net.loading import Paths, paths_of
+from minidrop.net.loading import Paths, apart
 from minidrop.net.vocabularies import vocabularies_of, warn_of_other_vocabularies
 from minidrop.snapshot import (
     Snapshot,
@@ -281,10 +282,11 @@ def load_weights(net: Net, path: Paths, vocabularies: dict[str, str] | None = No
 
 def load_initial(solver: Solver, skip_mismatched: bool = False) -> None:
     """Copy the weights of the files that a solver's `weights` names, looked up beside its file first."""
-    names = [name for text in solver.settings.weights for name in paths_of(text)]
-    beside = [Path(solver.config.path or "").parent / name for name in names]
-    paths = [there if there.exists() else name for there, name in zip(beside, names, strict=True)]
-    if paths:
+    folder = Path(solver.config.path or "").parent
+    names = [name for text in solver.settings.weights
+             for name in apart(text, lambda name: isfile(folder / name) or isfile(name))]
+    paths = [folder / name if (folder / name).exists() else name for name in names]
+    if solver.settings.weights:
         solver.net.load_weights(paths, skip_mismatched)
 
 

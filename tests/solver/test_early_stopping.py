@@ -80,7 +80,7 @@ def test_a_training_ends_when_its_loss_is_hardly_better(tmp_path, caplog):
     8. With min_delta 0.1 those at 6 and 8 are not better than that at 4."""
     caplog.set_level(logging.INFO)
     solver = make(early('metric: "loss" mode: MIN patience: 2 min_delta: 0.1'), tmp_path=tmp_path)
-    assert solver.solve() == {}
+    assert solver.solve() == {"loss": 4.5 / 4**8, "value": [[1 + 3 / 256]]}
     assert solver.iteration == 8 and solver.last_snapshot == tmp_path / "run_iter_8.h5"
     assert solver.net.params["ip"]["weight"].data.item() == 1 + 3 / 256
     stopping = solver.early_stopping

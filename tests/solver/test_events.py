@@ -133,11 +133,12 @@ def test_stop_and_stop_training_end_a_run_in_the_same_way(kind, at, done, raises
             event.solver.stop()
     seen = []
     solver.add_callback(stop)
-    solver.add_callback(lambda event: seen.append((event.kind, event.iteration)))      # is told all the same
-    assert solver.solve() == {}
+    solver.add_callback(seen.append)        # is told all the same
+    last = solver.solve()
     assert solver.iteration == done and solver.is_saved
     assert solver.last_snapshot == tmp_path / f"run_iter_{done}.h5"
-    assert (kind, at) in seen
+    assert (kind, at) in [(event.kind, event.iteration) for event in seen]
+    assert last == [event.values for event in seen if event.kind == "test"][-1]
     assert ("that is enough" in caplog.text) == raises
     resumed = make(name="other")
     resumed.restore(solver.last_snapshot)

@@ -540,14 +540,15 @@ def test_the_snapshot_of_the_lowest_loss_stays_and_is_recommended(tmp_path):
 
 
 def test_a_callback_stops_training_and_knows_its_solver(tmp_path):
-    solver, seen = make("test_iter: 1 test_interval: 2 snapshot_after_train: false", tmp_path), []
+    solver, seen, tests = make("test_iter: 1 test_interval: 2 snapshot_after_train: false", tmp_path), [], []
 
     def stop(event):
         seen.append(event.solver)
+        tests.extend([event.values] * (event.kind == "test"))
         if event.kind == "step" and event.iteration >= 3:
             event.solver.stop()
     solver.add_callback(stop)
-    assert solver.solve() == {} and solver.iteration == 3 and set(seen) == {solver}
+    assert solver.solve() == tests[-1] and solver.iteration == 3 and set(seen) == {solver}
     solver.step(5)
     assert solver.iteration == 4
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ import pytest
 
 import minidrop as md
 from minidrop.autograd import Blocks
-from minidrop.cli import run_folder
+from minidrop.cli import run, run_folder
 from minidrop.cli.console import STREAMS
 from minidrop.config import parse_net, parse_solver
 from minidrop.errors import ConfigError, NonFiniteError, SnapshotError
@@ -177,6 +177,28 @@ class TestInitialWeights:
         again = solver_of(tmp_path, DATA + ip() + LOSS, 'weights: "one.h5, two.h5"')
         np.testing.assert_array_equal(again.net.params["ip"]["weight"].data,
                                       other.net.params["ip"]["weight"].data)
+
+    def test_the_name_of_a_file_may_have_commas(self, tmp_path, monkeypatch):
+        """Of a solver's weights, of --weights, and from Python, alone and among others."""
+        names, solvers = ("a,b.h5", "lr=0.1,drop=0.5.h5"), []
+        for i, name in enumerate(names):
+            solvers.append(solver_of(tmp_path, DATA + ip() + LOSS))
+            solvers[-1].step(i + 1)
+            solvers[-1].snapshot(tmp_path / name)
+        weights = [solver.net.params["ip"]["weight"].data for solver in solvers]
+        for text, last in (("a,b.h5", 0), ("lr=0.1,drop=0.5.h5, a,b.h5", 0),
+                           ("a,b.h5,lr=0.1,drop=0.5.h5,", 1)):
+            monkeypatch.chdir("/")
+            again = solver_of(tmp_path, DATA + ip() + LOSS, f'weights: "{text}"')
+            np.testing.assert_array_equal(again.net.params["ip"]["weight"].data, weights[last])
+            monkeypatch.chdir(tmp_path)
+            solver = solver_of(tmp_path, DATA + ip() + LOSS)
+            solver.net.load_weights(text)
+            np.testing.assert_array_equal(solver.net.params["ip"]["weight"].data, weights[last])
+        for text in ("a,b.h5", "lr=0.1,drop=0.5.h5,a,b.h5"):
+            assert run(["test", "--model", "net.prototxt", "--weights", text, "--iterations", "1"]) == 0
+        with pytest.raises(SnapshotError, match="lr=0.1: there is no such file"):
+            solver.net.load_weights("a,b.h5,lr=0.1,drop=0.6.h5")
 
     def test_a_solver_to_be_restored_needs_none(self, tmp_path):
         settings = 'weights: "gone.h5"'
