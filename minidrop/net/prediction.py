@@ -82,6 +82,8 @@ class Predictor:
             raise DataError(f"input {name!r}: expected numbers, got an array of {records.dtype}")
         if not given.transformed:
             return np.asarray(records)
+        if given.layer.type == "WindowData":
+            self._check_windows(name, records, given.layer.transform_param.crop_size)
         shape = tuple(np.shape(records[0]))
         if name not in self._transforms or self._transforms[name][0] != shape:
             settings = type(given.layer.transform_param)()
@@ -94,6 +96,16 @@ class Predictor:
                 raise type(error)(f"{config.where()}: layer {given.layer.name!r}: {error}") from None
             self._transforms[name] = shape, made
         return self._transforms[name][1](records)
+
+    @staticmethod
+    def _check_windows(name, records, side):
+        """Raise ShapeError for what is no window as WindowData scales it, whose middle would be cut out."""
+        for record in records:
+            if tuple(np.shape(record)[1:]) != (side, side):
+                raise ShapeError(f"input {name!r}: WindowData gives windows of images, scaled to {side} x "
+                                 f"{side}, got {' x '.join(map(str, np.shape(record)[1:]))}; cut the windows "
+                                 f"out and scale them (of images that are windows `minidrop predict` has "
+                                 f"--size {side},{side}; caffe.Detector cuts windows out)")
 
     def _net_for(self, shapes):
         if shapes != self._shapes:

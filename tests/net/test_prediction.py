@@ -7,6 +7,7 @@ import minidrop as md
 from minidrop.config import NetConfig, load_net
 from minidrop.errors import ConfigError, DataError, ShapeError
 from minidrop.net.deploy import deployment
+from minidrop.net.prediction import Predictor
 
 DATA = """layer { name: "data" type: "MemoryData" top: "data" top: "label" transform_param { scale: 0.5 }
   memory_data_param { batch_size: 4 channels: 3 height: 1 width: 1 } }"""
@@ -167,10 +168,27 @@ def test_pictures_go_through_the_transform(tmp_path):
       kernel_size: 1 bias_term: false weight_filler { type: "constant" value: 1 } } }"""
     deployed = deployment(config(tmp_path, text))
     net = md.Net(deployed.with_shapes({"data": (2, 3, 2, 2)}), "TEST", "cpu")
-    from minidrop.net.prediction import Predictor
     images = [np.arange(3 * 16, dtype=np.uint8).reshape(3, 4, 4), np.full((3, 2, 2), 9, np.uint8)]
     predictor = Predictor(deployed, lambda description: net)
     one, = predictor.batches([{"data": images}])
     for image, got in zip(images, one["conv"], strict=True):
         middle = image[:, 1:3, 1:3] if len(image[0]) == 4 else image
         np.testing.assert_allclose(got[0], (middle - np.arange(1.0, 4)[:, None, None]).sum(0) * 2)
+
+
+def test_of_windows_no_middle_is_cut_out(tmp_path):
+    """WindowData scales windows to crop_size; of larger images predict took the middle."""
+    deployed = deployment(config(tmp_path, """
+      layer { name: "data" type: "WindowData" top: "data" top: "label" transform_param { crop_size: 4
+        mean_value: 1 scale: 2 } window_data_param { source: "x" batch_size: 2 } }
+      layer { name: "pool" type: "Pooling" bottom: "data" top: "pool" pooling_param { pool: AVE
+        global_pooling: true } }
+      layer { name: "ip" type: "InnerProduct" bottom: "pool" top: "ip" inner_product_param { num_output: 1
+        bias_term: false weight_filler { type: "constant" value: 1 } } }"""))
+    windows = np.random.default_rng(0).integers(256, size=(3, 3, 4, 4), dtype=np.uint8)
+    predictor = Predictor(deployed, lambda description: md.Net(description, "TEST", "cpu"))
+    found, = predictor.batches([{"data": windows}])
+    np.testing.assert_allclose(found["ip"].ravel(), (windows.mean((2, 3)) - 1).sum(1) * 2, rtol=1e-5)
+    for larger in (np.zeros((2, 3, 5, 6), np.uint8), [windows[0], np.zeros((3, 4, 6), np.uint8)]):
+        with pytest.raises(ShapeError, match="gives windows of images, scaled to 4 x 4, got . x 6; cut"):
+            list(predictor.batches([{"data": larger}]))
