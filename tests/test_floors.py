@@ -29,7 +29,7 @@ FLOORS = (
 )
 SHARED_BY_LAYERS = tuple(f"layers{name}" for name in (        # no layer types themselves
     "", ".axes", ".base", ".continuing", ".data_layer", ".drop_settings", ".flow", ".given",
-    ".hidden_dropout", ".loss_settings", ".python_blob", ".recurrent", ".row_norm", ".sliding"))
+    ".hidden_dropout", ".loss_settings", ".numbers", ".python_blob", ".recurrent", ".row_norm", ".sliding"))
 PLACE = {name: (floor, i) for floor, names in enumerate(FLOORS) for i, name in enumerate(names)}
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

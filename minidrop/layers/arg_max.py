@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from minidrop import functions
 from minidrop.errors import ConfigError, ShapeError
-from minidrop.layers.base import Layer, check_countable, checked_axis, register_layer
+from minidrop.layers.base import Layer, checked_axis, register_layer
+from minidrop.layers.numbers import check_countable
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor

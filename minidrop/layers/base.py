@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 from minidrop.config import decimal, param_fields
 from minidrop.config import layer_types as _types
-from minidrop.errors import ConfigError, DataError, ShapeError, nearest
+from minidrop.errors import ConfigError, ShapeError, nearest
 from minidrop.layers.flow import Drops, Pass, Product
 from minidrop.layers.given import NodeDraw, NodePlan
 from minidrop.rng import stream_key
@@ -308,16 +308,6 @@ def base_of_logarithm(base: float) -> float | None:
     return decimal(base)
 
 
-MOST_COUNTED = {"float32": 2**24, "float64": 2**53}     # up to here every integer is exact
-
-
-def check_countable(count: int, dtype: str, what: str) -> None:
-    """Raise ConfigError unless `dtype` represents every index 0 .. count - 1 exactly."""
-    if count > MOST_COUNTED[dtype]:
-        raise ConfigError(f"{what} is {count}, but {dtype} tells indices apart only up to "
-                          f"{MOST_COUNTED[dtype]}; use dtype float64 (--dtype float64)")
-
-
 def check_label_shape(scores: tuple[int, ...], labels: Any, axis: int) -> None:
     """Raise ShapeError unless there is one label for every position of `scores` apart from `axis`."""
     places = math.prod(scores[:axis]) * math.prod(scores[axis + 1:])
@@ -331,18 +321,3 @@ def check_record_labels(scores: tuple[int, ...], labels: tuple[int, ...]) -> Non
     if not scores or math.prod(labels) != scores[0]:
         raise ShapeError(f"a first bottom of shape {tuple(scores)} needs one label for each record, but the "
                          f"label blob has shape {tuple(labels)}")
-
-
-
-def as_numbers(value: Any, convert: Callable[[Any], Any] = np.asarray) -> Any:
-    """Return convert(value), an array of what a caller gives. Raises DataError where it is none of real
-    numbers, or hides some behind a mask, which would be lost."""
-    try:
-        array = convert(value)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"is no array of numbers ({error})") from None
-    if np.ma.is_masked(value):
-        raise DataError("is no array of numbers (entries are masked; fill them first)")
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"is no array of numbers (its dtype is {array.dtype}; convert it)")
-    return array

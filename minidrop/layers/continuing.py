@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from minidrop.errors import ConfigError, DataError, ShapeError
-from minidrop.layers.base import MOST_COUNTED, Layer
+from minidrop.layers.base import Layer
+from minidrop.layers.numbers import MOST_COUNTED
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,8 @@ from minidrop.config import LayerParameter
 from minidrop.data import Batches, LoaderBatches, Prefetcher
 from minidrop.data.transform import Transform
 from minidrop.errors import ConfigError, DataError, nearest
-from minidrop.layers.base import Layer, as_numbers, layer_class
+from minidrop.layers.base import Layer, layer_class
+from minidrop.layers.numbers import as_numbers
 from minidrop.patterns.part import Part
 from minidrop.rng import generator
 
@@ -242,7 +243,7 @@ def _arrays(batches, names, transform, dtype, part, n):
         batch = batches.batch(n, part)
     else:
         batch = {name: part.take(array) for name, array in batches.batch(n).items()}
-    arrays = [_numbers(batch[name], name) for name in names]
+    arrays = [_numbers(batch[name], name, dtype) for name in names]
     if transform is not None and arrays:
         # Numbered through the whole run: what is drawn for a record does not depend on the batch size.
         first = n * getattr(batches, "batch_size", len(arrays[0]) * (part.ranks if part else 1))
@@ -250,13 +251,14 @@ def _arrays(batches, names, transform, dtype, part, n):
     return [array.astype(dtype, copy=False) for array in arrays]
 
 
-def _numbers(array, name):
-    """Return an array of a batch as one of real numbers, else raise DataError: as floats it would lose what a
-    complex number or a mask says. Images of different sizes are a list, whose crops make an array."""
+def _numbers(array, name, dtype):
+    """Return an array of a batch as one of real numbers, else raise DataError: in `dtype` what a complex
+    number, a mask or a large integer says would be lost. Images of different sizes are a list, whose crops
+    make an array."""
     if isinstance(array, list):
         return array
     try:
-        return as_numbers(array)
+        return as_numbers(array, dtype=dtype)
     except DataError as error:
         raise DataError(f"the batch's {name} {error}") from error
 

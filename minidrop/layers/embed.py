@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from minidrop import functions
 from minidrop.errors import ConfigError
-from minidrop.layers.base import Layer, ParameterSpec, check_countable, register_layer
+from minidrop.layers.base import Layer, ParameterSpec, register_layer
 from minidrop.layers.flow import Product
+from minidrop.layers.numbers import check_countable
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor

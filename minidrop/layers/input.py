@@ -9,7 +9,8 @@ import numpy as np
 
 from minidrop.autograd import Tensor
 from minidrop.errors import ConfigError, DataError, ShapeError
-from minidrop.layers.base import Layer, as_numbers, register_layer
+from minidrop.layers.base import Layer, register_layer
+from minidrop.layers.numbers import as_numbers, check_held
 
 if TYPE_CHECKING:
     from minidrop.backend import Backend
@@ -52,12 +53,14 @@ class Input(Layer):
         for name, value in values.items():
             expected = self.shapes[name]
             array = value.data if isinstance(value, Tensor) else value
-            if array is value or value.backend is not backend:
-                owner = self.owners[name, stay]
-                try:
-                    array = as_numbers(array, partial(_uploaded, backend, owner))
-                except DataError as error:
-                    raise DataError(f"layer {self.name!r}: input {name!r} {error}") from None
+            try:
+                if array is value or value.backend is not backend:
+                    owner = self.owners[name, stay]
+                    array = as_numbers(array, partial(_uploaded, backend, owner), self.context.dtype)
+                else:
+                    check_held(array, self.context.dtype)
+            except DataError as error:
+                raise DataError(f"layer {self.name!r}: input {name!r} {error}") from None
             array = array.astype(self.context.dtype, copy=False)
             if array.ndim != len(expected) or tuple(array.shape[1:]) != expected[1:]:
                 raise ShapeError(f"layer {self.name!r}: input {name!r} should have shape {expected} (any "

@@ -10,8 +10,9 @@ import numpy as np
 
 from minidrop.data import ArrayRecords
 from minidrop.errors import ConfigError, DataError, ShapeError
-from minidrop.layers.base import as_numbers, register_layer
+from minidrop.layers.base import register_layer
 from minidrop.layers.data_layer import DataLayer
+from minidrop.layers.numbers import as_numbers
 
 
 @register_layer("MemoryData")
@@ -54,7 +55,7 @@ class MemoryData(DataLayer):
 
     def _numbers(self, what, value):
         try:
-            return as_numbers(value)
+            return as_numbers(value, dtype=self.context.dtype)
         except DataError as error:
             raise DataError(f"layer {self.name!r}: {what} {error}") from None
 

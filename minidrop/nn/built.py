@@ -15,7 +15,7 @@ from minidrop.backend import backend_of
 from minidrop.config import NetConfig
 from minidrop.errors import ConfigError, DataError, ShapeError
 from minidrop.layers import Context
-from minidrop.layers.base import as_numbers
+from minidrop.layers.numbers import as_numbers
 from minidrop.net import BlobRef, Net
 from minidrop.net.lifetime import OneThread
 from minidrop.nn.structure import put_together, take_apart
@@ -173,7 +173,7 @@ def as_tensor(value: Any, backend: Backend, dtype: str, where: str) -> Tensor:
         value = value.backend.to_host(functions.expand(value).data)
     source = backend_of(value)
     try:
-        array = as_numbers(value, np.asarray if source.name == "cpu" else lambda array: array)
+        array = as_numbers(value, np.asarray if source.name == "cpu" else lambda array: array, dtype)
     except DataError as error:
         raise DataError(f"{where}: an array {error}") from None
     if source.name not in ("cpu", backend.name):

@@ -5,17 +5,19 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from cases import in_turn
 
 import minidrop as md
 from minidrop.autograd import Blocks
 from minidrop.cli import run, run_folder
 from minidrop.cli.console import STREAMS
 from minidrop.config import parse_net, parse_solver
-from minidrop.errors import ConfigError, NonFiniteError, SnapshotError
+from minidrop.errors import ConfigError, DataError, NonFiniteError, SnapshotError
 from minidrop.net import Net
 from minidrop.solver import Solver, evaluation, load_weights
 
@@ -252,6 +254,40 @@ class TestShapes:
                 Net(parse_net(text.format(2**24 + 1)), device="cpu")
         else:
             Net(parse_net(text.format(2**24 + 1)), device="cpu", dtype=dtype)
+
+
+@in_turn("dtype, integer, other", [("float32", 2**24 + 1, 2**24), ("float32", -2**24 - 1, -2**24),
+                                   ("float64", 2**53 + 1, 2**53), ("float32", 2**24 + 2, None)])
+def test_an_integer_that_the_dtype_lacks_is_refused(tmp_path, monkeypatch, dtype, integer, other):
+    """A token or label became the one before it."""
+    monkeypatch.chdir(tmp_path)
+    x = np.array([[1, integer], [2, 3]])
+    float64 = x.astype(np.float64)
+    text = 'layer {{ name: "d" type: "{}" top: "x" top: "label" {} }}'
+    given = Net(parse_net(text.format("Input", "input_param { shape { dim: 2 dim: 2 } }")), device="cpu",
+                dtype=dtype)
+    memory = Net(parse_net(text.format("MemoryData", "memory_data_param { batch_size: 2 channels: 1 height: "
+                                       "1 width: 2 }")), device="cpu", dtype=dtype)
+    with h5py.File("x.h5", "w") as h5:
+        h5["x"], h5["label"] = x.astype(dtype), x[:, 1]
+    Path("x.txt").write_text("x.h5\n")
+    read = Net(parse_net(text.format("HDF5Data", 'hdf5_data_param { source: "x.txt" batch_size: 2 }')),
+               device="cpu", dtype=dtype)
+    module = md.nn.Linear(2, 1).to(dtype=dtype)
+    loader = md.data.DataLoader(md.data.ArrayDataset(np.ones((2, 2), "f"), x[:, 1]), 2)
+    solver = Solver.of(module, lambda y, t: (y.flatten() - t).mean(), md.optim.SGD(module.parameters(),
+                       lr=0.1), train=loader, max_iter=1)
+    ways = [lambda: given.forward(x=x, label=float64), lambda: given.forward(x=float64, label=md.tensor(x)),
+            lambda: given.forward(x=x.tolist(), label=float64), lambda: module(x), read.forward, solver.solve,
+            lambda: memory.set_input_arrays(float64.reshape(2, 1, 1, 2), x[:, 1])]
+    for way in ways:
+        if other is None:
+            way()
+        else:
+            with pytest.raises(DataError, match=f"the integer {integer}, which in {dtype} would be {other};"):
+                way()
+    given.forward(x=float64, label=float64)     # numbers with fractions are rounded
+    given.forward(x=x.astype(dtype), label=float64)
 
 
 class TestStopping:
