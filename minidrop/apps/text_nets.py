@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from minidrop.config import NetConfig, filter_state, param_fields
+from minidrop.config import LayerParameter, NetConfig, filter_state, param_fields
 from minidrop.config import minidrop_pb2 as pb
 from minidrop.data import Vocabulary
 from minidrop.errors import ConfigError, DataError
@@ -113,14 +113,14 @@ def for_steps(config: NetConfig, index: int, steps: int, context: int = 0,
     axis = judge.accuracy_param.axis if judge.type == "Accuracy" else judge.softmax_param.axis
     made = described(config, ((fed if i == index else layers[i], config.origins[i]) for i in kept))
     for layer in made.message.layer if context else ():
-        _go_on(layer, context)
+        go_on(layer, context, context)
     return made, judge.bottom[0], axis
 
 
-def _go_on(layer, context):
-    """Let a layer remember the batches before, up to `context` steps."""
+def go_on(layer: LayerParameter, context: int, most: int) -> None:
+    """Let a layer remember the batches before, up to `most` steps; those of training have `context`."""
     if layer.type == "Attention":
-        layer.attention_param.cache = context
+        layer.attention_param.cache = most
     elif layer.type == "Rotary":
         layer.rotary_param.continues = True
     elif layer.type == "Position":

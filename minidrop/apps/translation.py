@@ -67,7 +67,7 @@ class Translator:
         def built(description, share=None):
             return Net(description, "TEST", device, dtype, 0, level, stages, share, precision)
 
-        whole = built(whole_net(parts, batch_size, self.places))
+        whole = built(whole_net(parts, batch_size, self.places, self.most))
         load_all_weights(whole, weights, {layer.name: self.vocabularies.fingerprint}, skip_mismatched, ema)
         self.reader = built(reading_net(parts, batch_size, self.places), whole)
         shapes = {blob: self._shape(self.reader, blob) for blob in parts.handed}
@@ -75,7 +75,7 @@ class Translator:
             if len(shape) < 2 or shape[1] != batch_size:
                 raise ConfigError(f"{parts.config.where()}: what reads the target also reads {blob!r}, of "
                                   f"shape {shape}; expected (places, streams, ...)")
-        self.writer = built(writing_net(parts, batch_size * beams, shapes), whole)
+        self.writer = built(writing_net(parts, batch_size * beams, shapes, self.most), whole)
         scores = self._shape(self.writer, parts.scores)
         words = len(self.vocabularies.target)
         if len(scores) != 3 or parts.axis % 3 != 2 or scores[2] < words:
@@ -163,7 +163,9 @@ class Translator:
         net, parts = self.writer, self._parts
         if not self._first:
             order = net.backend.asarray(origins, np.int64)
-            net.set_states({key: state[order] for key, state in net.states.items()})
+            # Streams are the last axis but one of all states; the number of steps is that of all streams.
+            net.set_states({key: state if state.ndim < 2 else state.take(order, state.ndim - 2)
+                            for key, state in net.states.items()})
         arrays = {"target": words[None], "target_cont": np.full((1, len(words)), int(not self._first))}
         self._first = False
         net.forward(**{blob: arrays[what] for blob, what in parts.targets.items()})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from minidrop.apps.text_nets import JUDGES
-from minidrop.config import NetConfig, filter_state
+from minidrop.apps.text_nets import JUDGES, go_on
+from minidrop.config import LayerParameter, NetConfig, filter_state
 from minidrop.config import minidrop_pb2 as pb
 from minidrop.errors import ConfigError
 from minidrop.net.deploy import apart_from_labels, described, input_layer
@@ -24,7 +24,7 @@ class Parts:
     that a sentence to translate has, and its translation. reads, writes: the numbers of the layers that
     compute something from the sentence alone, and of the others. handed: the blobs that the writing layers
     read of the others. scores, axis: the blob of scores, and its axis of classes. weights: the blob of the
-    decoder's attention.
+    decoder's attention. steps: how many a batch of translations has at most.
     """
 
     config: NetConfig
@@ -37,6 +37,7 @@ class Parts:
     scores: str
     axis: int
     weights: str
+    steps: int
 
 
 def parts_of(source: NetConfig, level: int = 0, stages: Any = ()) -> Parts:
@@ -63,7 +64,7 @@ def parts_of(source: NetConfig, level: int = 0, stages: Any = ()) -> Parts:
     sources = {blob: what for blob, what in tops.items() if what in ("source", "mask", "source_cont")}
     targets = {blob: what for blob, what in tops.items() if what in ("target", "target_cont")}
     label = next(blob for blob, what in tops.items() if what == "label")
-    reads, writes, judges = _sides(layers, text, targets, label)
+    reads, writes, judges, target = _sides(layers, text, targets, label)
     if decoders[0] not in writes:
         raise ConfigError(f"{config.where(decoders[0])}: layer {layers[decoders[0]].name!r} does not read "
                           f"the target, top {next(iter(targets))!r} of layer {layers[text].name!r}")
@@ -75,6 +76,8 @@ def parts_of(source: NetConfig, level: int = 0, stages: Any = ()) -> Parts:
         if layers[i].recurrent_param.bidirectional:
             raise ConfigError(f"{config.where(i)}: layer {layers[i].name!r} is bidirectional: it reads what "
                               f"is still to be written; such a net cannot translate")
+        if layers[i].type == "Attention":
+            _check_attention(config, i, target)
     axis = judge.accuracy_param.axis if judge.type == "Accuracy" else judge.softmax_param.axis
     written = {top for i in writes for top in layers[i].top}
     handed = [blob for i in writes for blob in layers[i].bottom if blob not in written
@@ -82,7 +85,20 @@ def parts_of(source: NetConfig, level: int = 0, stages: Any = ()) -> Parts:
     decoder = layers[decoders[0]]
     weights = decoder.top[1] if len(decoder.top) > 1 else f"{decoder.name}.weights"
     return Parts(config, text, sources, targets, reads, writes, list(dict.fromkeys(handed)), judge.bottom[0],
-                 axis, weights)
+                 axis, weights, layers[text].parallel_text_data_param.target_steps)
+
+
+def _check_attention(config, index, target):
+    """Raise ConfigError for a layer that would read other steps in training than word by word."""
+    layer = config.message.layer[index]
+    own = target & set(layer.bottom[1:3])
+    if own and not layer.attention_param.causal:
+        raise ConfigError(f"{config.where(index)}: layer {layer.name!r} is not causal: it reads what is "
+                          f"still to be written; train the net with causal: true in its attention_param")
+    if not own and layer.attention_param.causal:
+        raise ConfigError(f"{config.where(index)}: layer {layer.name!r} is causal, but its keys are no "
+                          f"steps of the translation: which of them a word reads would depend on the words "
+                          f"behind it; train the net without causal")
 
 
 def _where(config, found):
@@ -91,7 +107,8 @@ def _where(config, found):
 
 
 def _sides(layers, text, targets, label):
-    """Return (layers that read sentences, layers that write, layers that read labels), numbers or layers."""
+    """Return (layers that read sentences, layers that write, layers that read labels, what is computed of the
+    target): numbers, layers, blobs."""
     labels, target, reads, writes = {label}, set(targets), [], []
     rest, judging = apart_from_labels(layers, labels, without=[text])
     for i in rest:
@@ -100,29 +117,29 @@ def _sides(layers, text, targets, label):
             writes.append(i)
         else:
             reads.append(i)
-    return reads, writes, [layers[i] for i in judging if layers[i].bottom[0] not in labels]
+    return reads, writes, [layers[i] for i in judging if layers[i].bottom[0] not in labels], target
 
 
-def whole_net(parts: Parts, streams: int, places: int) -> NetConfig:
-    """Return the description of all layers with weights: of what reads and of what writes."""
+def whole_net(parts: Parts, streams: int, places: int, most: int) -> NetConfig:
+    """Return the description of all layers with weights: of what reads and of what writes `most` steps."""
     inputs = [_input(blob, (places, streams)) for blob in parts.sources]
     inputs += [_input(blob, (1, streams)) for blob in parts.targets]
-    return _described(parts, inputs, sorted([*parts.reads, *parts.writes]))
+    return _described(parts, inputs, sorted([*parts.reads, *parts.writes]), most)
 
 
 def reading_net(parts: Parts, streams: int, places: int) -> NetConfig:
     """Return the description of the net that reads `streams` sentences of at most `places` words."""
-    return _described(parts, [_input(blob, (places, streams)) for blob in parts.sources], parts.reads)
+    return _described(parts, [_input(blob, (places, streams)) for blob in parts.sources], parts.reads, 0)
 
 
-def writing_net(parts: Parts, streams: int, shapes: dict[str, tuple[int, ...]]) -> NetConfig:
-    """Return the description of the net that writes one word of `streams` translations.
+def writing_net(parts: Parts, streams: int, shapes: dict[str, tuple[int, ...]], most: int) -> NetConfig:
+    """Return the description of the net that writes one word of `streams` translations, of `most` steps.
 
     shapes: of the blobs that the reading net hands on.
     """
     inputs = [_input(blob, (1, streams)) for blob in parts.targets]
     inputs += [_input(blob, (shape[0], streams, *shape[2:])) for blob, shape in shapes.items()]
-    config = _described(parts, inputs, parts.writes)
+    config = _described(parts, inputs, parts.writes, most)
     for layer in config.message.layer:
         if layer.type == DECODER:
             layer.decoder_param.continues = True
@@ -135,7 +152,13 @@ def _input(blob, shape):
     return input_layer(f"input {blob}", [blob], shape)
 
 
-def _described(parts, inputs, numbers):
-    config = parts.config
-    return described(config, [*((layer, config.origins[parts.text]) for layer in inputs),
-                              *((config.message.layer[i], config.origins[i]) for i in numbers)])
+def _described(parts, inputs, numbers, most):
+    """Return the description of these layers, of which those that write go on from word to word."""
+    config, layers = parts.config, []
+    for i in numbers:
+        layer = LayerParameter()
+        layer.CopyFrom(config.message.layer[i])
+        if i in parts.writes and (layer.type != "Attention" or layer.attention_param.causal):
+            go_on(layer, parts.steps, most)
+        layers.append((layer, config.origins[i]))
+    return described(config, [*((layer, config.origins[parts.text]) for layer in inputs), *layers])

@@ -69,10 +69,11 @@ class Position(ContinuingLayer):
             weight = self.params["weight"]
             if not self.settings.continues:
                 return weight
-            places = x.backend.xp.arange(self.steps, dtype=np.int64) + first.astype(np.int64)
+            places = x.backend.xp.arange(x.shape[0], dtype=np.int64) + first.astype(np.int64)
             return functions.embed(Tensor(places, backend=x.backend), weight)
-        if self.table is None or self.settings.continues:
-            angles = functions.step_angles(x.backend, first, self.steps, self.units, self.base)
+        steps = max(self.steps, x.shape[0])
+        if self.table is None or self.settings.continues or self.table.shape[0] < steps:
+            angles = functions.step_angles(x.backend, first, steps, self.units, self.base)
             self.table = Tensor(functions.sinusoids(x.backend, angles, self.units, x.dtype),
                                 backend=x.backend)
         return self.table

@@ -50,9 +50,11 @@ class Rotary(ContinuingLayer):
         return functions.rotary(x, cosine, sine, self.heads)
 
     def angles(self, x: Tensor, first: Any) -> tuple:
-        """Return the cosines and sines of the angles from step `first` on, (steps, size / 2) each."""
-        if self.table is None or self.settings.continues:
-            angles = functions.step_angles(x.backend, first, self.steps, self.size, self.base)
+        """Return the cosines and sines of the angles from step `first` on, (steps of x, size / 2) each."""
+        steps = x.shape[0]          # which a batch may have fewer or more of than the shapes of the net say
+        if self.table is None or self.settings.continues or len(self.table[0]) < steps:
+            angles = functions.step_angles(x.backend, first, max(self.steps, steps), self.size, self.base)
             xp = x.backend.xp
             self.table = xp.cos(angles).astype(x.dtype), xp.sin(angles).astype(x.dtype)
-        return self.table
+        cosine, sine = self.table
+        return cosine[:steps], sine[:steps]

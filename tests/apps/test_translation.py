@@ -91,8 +91,25 @@ TARGET = ["x y z", "z y x", "y", "x x z", "z z y x"]
 UNIFORM = 'weight_filler { type: "uniform" min: -0.7 max: 0.7 }'
 
 
+SINES = ('layer { name: "sines" type: "Position" bottom: "te" top: "sines" '
+         'position_param { kind: SINUSOIDAL } }')
+OWN = ('layer {{ name: "cell" type: "Attention" bottom: "{0}" bottom: "{0}" bottom: "te" top: "cell" '
+       'attention_param {{ causal: true }} }}')
+PARTS = {
+    "learned": [f'layer {{ name: "cell" type: "Position" bottom: "te" top: "cell" '
+                f'position_param {{ {UNIFORM} }} }}'],
+    "sines": [SINES, OWN.format("sines")],
+    "rotary": ['layer { name: "rotary" type: "Rotary" bottom: "te" top: "rotary" }',
+               OWN.format("rotary")],
+    "both": [SINES, OWN.format("sines").replace('"cell"', '"own"'), f"""
+        layer {{ name: "k" type: "InnerProduct" bottom: "enc" top: "k"
+                inner_product_param {{ axis: 2 num_output: 4 {UNIFORM} }} }}
+        layer {{ name: "cell" type: "Attention" bottom: "own" bottom: "k" bottom: "k" bottom: "m"
+                top: "cell" }}"""]}
+
+
 def net_text(decoder="", cell="", target_words=7):
-    """A net with an encoder of two directions; `cell` puts an LSTM below the decoder."""
+    """A net with an encoder of two directions; `cell` puts an LSTM, or what PARTS has, below the decoder."""
     lines = ['layer { name: "pairs" type: "ParallelTextData" top: "s" top: "m" top: "t" top: "l" top: "sc" '
              'top: "tc" parallel_text_data_param { source: "source.txt" target: "target.txt" batch_size: 2 '
              'source_steps: 6 target_steps: 6 } }',
@@ -103,7 +120,10 @@ def net_text(decoder="", cell="", target_words=7):
              f'layer {{ name: "te" type: "Embed" bottom: "t" top: "te" embed_param {{ input_dim: 7 '
              f'num_output: 4 {UNIFORM} }} }}']
     below = "te"
-    if cell:
+    if cell in PARTS:
+        lines += PARTS[cell]
+        below = "cell"
+    elif cell:
         lines.append(f'layer {{ name: "cell" type: "{cell}" bottom: "te" bottom: "tc" top: "cell" '
                      f'recurrent_param {{ num_output: 5 {UNIFORM} }} }}')
         below = "cell"
@@ -132,7 +152,7 @@ def weights_of(text, tmp_path, seed=0):
 
 
 KINDS = [("", ""), ("score: DOT", ""), ("score: ADDITIVE input_feeding: false", ""),
-         ("bridge: false", "LSTM"), ("input_feeding: false", "GRU")]
+         ("bridge: false", "LSTM"), ("input_feeding: false", "GRU"), *(("", part) for part in PARTS)]
 
 
 def scored(net, vocabularies, source, words):
@@ -158,7 +178,9 @@ def scored(net, vocabularies, source, words):
 
 @in_turn("decoder, cell", KINDS)
 def test_every_translation_has_the_probability_that_the_whole_net_gives_it(files, decoder, cell):
-    """Encoder, bridge, states of beams that change places, padding: all must be right for this."""
+    """Encoder, bridge, states of beams that change places, padding: all must be right for this.
+
+    What tells steps apart, or attends to them, goes on from word to word; it read each word as the first."""
     text = net_text(decoder, cell)
     net, path = weights_of(text, files)
     for beams in (1, 3):
@@ -272,6 +294,9 @@ def edited(old, new):
      "layer 'dec' does not read the target, top 't'"),
     (lambda: net_text(cell="LSTM").replace('num_output: 5', 'num_output: 5 bidirectional: true'),
      "layer 'cell' is bidirectional"),
+    (lambda: net_text(cell="sines").replace("causal: true", ""), "layer 'cell' is not causal: it reads"),
+    (lambda: net_text(cell="sines").replace('"sines" bottom: "te" top', '"se" bottom: "se" top'),
+     "layer 'cell' is causal, but its keys are no steps of the translation"),
     (lambda: net_text(target_words=6), "expected scores (steps, streams, words) for the 7 words of the "
                                        "target"),
     (lambda: edited("source.txt", "nothing.txt"), "'nothing.txt': no such file")])

@@ -213,6 +213,19 @@ def test_steps_one_by_one_are_the_sequence(name, dtype):
     assert three.states["l", "position"].tolist() == [6]
 
 
+@in_turn("name", CONTINUING)
+def test_batches_of_other_lengths_than_declared(name):
+    """As those of sentences are; Rotary took the declared number alone, and the others no more than that."""
+    x = numbers(7, 2, 8)
+    expected = continuing(name, 7, "").forward(a=x)["y"].numpy()
+    for declared in (1, 5, 7):
+        net, goes_on = continuing(name, declared, ""), continuing(name, declared)
+        for steps in (3, 7, 1, 4):
+            np.testing.assert_array_equal(net.forward(a=x[:steps])["y"].numpy(), expected[:steps])
+        for first, last in ((0, 4), (4, 6), (6, 7)):
+            np.testing.assert_array_equal(goes_on.forward(a=x[first:last])["y"].numpy(), expected[first:last])
+
+
 def test_past_the_last_position():
     net = continuing("learned", 3)
     for _ in range(2):
