@@ -26,10 +26,10 @@ from minidrop.errors import ConfigError, visible_name
 from minidrop.net import Net
 from minidrop.net.conversion import prepare_nets
 from minidrop.solver import Solver
+from minidrop.solver.lr_policy import SHAPING
 
 # Run only the step itself, with a learning rate that is defined for any number of steps.
-_STEPS_ALONE = ["test_interval=0", "display=0", "snapshot=0", "lr_policy=fixed", "min_lr=0", "max_lr=0",
-                "pct_start=0.3"]
+_STEPS_ALONE = ["test_interval=0", "display=0", "snapshot=0", "lr_policy=fixed"]
 _PROFILED = 20
 _MOST_STEPS = 10**6
 _WARM_UP = {False: 5, True: 300}      # steps; True: if captured, enough for every form of the patterns
@@ -101,6 +101,8 @@ def _training(solver, model, ignore_unknown, overrides, dropout, level, stages, 
     """Return (net, a whole training step, update rule, a context in which steps run layer by layer)."""
     if solver:
         source = load_solver(solver, ignore_unknown)
+        for field in SHAPING:
+            source.message.ClearField(field)
     else:
         load_net(model, ignore_unknown)         # its mistakes, under its own name
         if not all(map(is_character, model)):

@@ -7,8 +7,8 @@ from minidrop.config import SolverConfig, decimal
 from minidrop.net import Net
 from minidrop.solver.averages import ema_problems
 from minidrop.solver.local_steps import local_problems
-from minidrop.solver.lr_policy import check_lr_policy
-from minidrop.solver.rules import check_rule
+from minidrop.solver.lr_policy import check_lr_policy, unread_shaping
+from minidrop.solver.rules import check_rule, unread_settings
 from minidrop.solver.wire import wire_problems
 
 log = logging.getLogger(__name__)
@@ -57,19 +57,24 @@ def warn_of_ignored(config: SolverConfig) -> None:
     if settings.snapshot_best and not settings.snapshot and not settings.snapshot_after_train:
         log.warning("%s: snapshot_best has no effect: snapshots are off (snapshot is 0, snapshot_after_train "
                     "false)", config.where("snapshot_best"))
-    defaults = type(settings)()
-    for field, readers in (("min_lr", ("cosine", "onecycle")), ("max_lr", ("onecycle",)),
-                           ("pct_start", ("onecycle",))):
-        if settings.lr_policy not in readers and getattr(settings, field) != getattr(defaults, field):
-            log.warning("%s: %s has no effect: lr_policy %r does not read it, %s", config.where(field), field,
-                        settings.lr_policy, f"{' and '.join(readers)} do{'es' * (len(readers) == 1)}")
+    for what, value, unread in (("lr_policy", settings.lr_policy, unread_shaping(settings)),
+                                ("type", settings.type, unread_settings(settings))):
+        for field, readers in unread:
+            *others, last = readers
+            names = f"{', '.join(others)} and {last} do" if others else f"{last} does"
+            log.warning("%s: %s has no effect: %s %r does not read it, %s", config.where(field), field, what,
+                        value, names)
     for field in ("ema_warmup", "ema_test"):
         if settings.HasField(field) and not settings.ema_decay:
             log.warning("%s: %s has no effect: ema_decay is 0", config.where(field), field)
     if settings.HasField("early_stopping") and not settings.test_interval:
         log.warning("%s: early_stopping has no effect: test_interval is 0", config.where("early_stopping"))
-    if settings.decay_axes and not settings.weight_decay:
-        log.warning("%s: decay_axes has no effect: weight_decay is 0", config.where("decay_axes"))
+    for field in ("decay_axes", "regularization_type"):
+        if getattr(settings, field) != getattr(type(settings)(), field) and not settings.weight_decay:
+            log.warning("%s: %s has no effect: weight_decay is 0", config.where(field), field)
+    if settings.test_interval and not (settings.test_iter or settings.test_net or settings.test_net_param):
+        log.warning("%s: test_interval has no effect: there is no network to test; give test_iter, and where "
+                    "the network is not in `net`, a test_net", config.where("test_interval"))
     if settings.wire and settings.average_interval:
         log.warning("%s: wire has no effect with average_interval: no gradients travel, and weights travel "
                     "as they are", config.where("wire"))

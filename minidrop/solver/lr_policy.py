@@ -24,6 +24,9 @@ _FIELDS: dict[str, tuple[str, ...]] = {
 _OPTIONAL: dict[str, tuple[str, ...]] = {"cosine": ("min_lr",), "onecycle": ("min_lr", "pct_start")}
 POLICIES = tuple(_FIELDS)
 _TO_MAX_ITER = ("poly", "cosine", "onecycle")       # begin when the warm-up ends
+# What some policy reads and no other part of a solver does.
+SHAPING = tuple(dict.fromkeys(field for fields in (*_FIELDS.values(), *_OPTIONAL.values()) for field in fields
+                              if field != "max_iter"))
 _ANY_SIGN = {("sigmoid", "gamma"), ("inv", "power")}
 
 
@@ -166,6 +169,17 @@ def learning_rate(param: SolverParameter, iteration: int) -> float:
 def check_lr_policy(param: SolverParameter) -> list[tuple[str, str]]:
     """Return the mistakes in a SolverParameter's learning-rate fields, as a list of (field, problem)."""
     return Schedule.of(param).problems()
+
+
+def unread_shaping(param: SolverParameter) -> list[tuple[str, list[str]]]:
+    """Return (field, the policies that read it) of what a SolverParameter has and its lr_policy reads not."""
+    policy, defaults = param.lr_policy, SolverParameter()
+    return [(field, [name for name in POLICIES if field in _read_by(name)]) for field in SHAPING
+            if field not in _read_by(policy) and getattr(param, field) != getattr(defaults, field)]
+
+
+def _read_by(policy):
+    return _FIELDS.get(policy, ()) + _OPTIONAL.get(policy, ())
 
 
 def _is_given(param, field):

@@ -456,8 +456,26 @@ def test_fields_without_effect_are_named_once(caplog):
          "min_lr: 0.01 max_lr: 0.5 pct_start: 0.2")
     said = [record.getMessage() for record in caplog.records if "has no effect" in record.getMessage()]
     assert [message.split(": ")[1] for message in said] == [
-        "snapshot_diff has no effect", "min_lr has no effect", "max_lr has no effect",
+        "snapshot_diff has no effect", "max_lr has no effect", "min_lr has no effect",
         "pct_start has no effect", "debug_info has no effect while display is 0"]
+
+
+def test_settings_that_the_policy_or_the_rule_does_not_read_are_named(caplog):
+    """A `fixed` rate with gamma and stepsize never stepped, and nobody was told."""
+    make('gamma: 0.1 power: 2 stepsize: 5 stepvalue: 7 momentum2: 0.9 delta: 0.1 rms_decay: 0.5 '
+         'test_interval: 5 regularization_type: "L1"', base="base_lr: 1 lr_policy: 'fixed' max_iter: 9 ")
+    said = [record.getMessage().split(": ", 1)[1] for record in caplog.records]
+    assert said == [
+        "gamma has no effect: lr_policy 'fixed' does not read it, step, exp, inv, multistep and sigmoid do",
+        "stepsize has no effect: lr_policy 'fixed' does not read it, step and sigmoid do",
+        "power has no effect: lr_policy 'fixed' does not read it, inv and poly do",
+        "stepvalue has no effect: lr_policy 'fixed' does not read it, multistep does",
+        "delta has no effect: type 'SGD' does not read it, AdaDelta, AdaGrad, Adam, AdamW and RMSProp do",
+        "momentum2 has no effect: type 'SGD' does not read it, Adam and AdamW do",
+        "rms_decay has no effect: type 'SGD' does not read it, RMSProp does",
+        "regularization_type has no effect: weight_decay is 0",
+        "test_interval has no effect: there is no network to test; give test_iter, and where the network is "
+        "not in `net`, a test_net"]
 
 
 @pytest.mark.parametrize("what, value, message", [

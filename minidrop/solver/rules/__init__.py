@@ -13,7 +13,8 @@ from minidrop.solver.rules.base import (
     known_rules,
     range_problems,
     register_rule,
+    unread_settings,
 )
 
 __all__ = ["UpdateRule", "get_rule", "check_rule", "known_rules", "range_problems", "register_rule",
-           "sgd", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "adamw"]
+           "unread_settings", "sgd", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "adamw"]

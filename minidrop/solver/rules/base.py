@@ -110,6 +110,18 @@ def _values(rule, param):
     return {field: decimal(getattr(param, field)) for field in rule.ranges}
 
 
+def unread_settings(param: SolverParameter) -> list[tuple[str, list[str]]]:
+    """Return (field, the rules that read it) of what a SolverParameter has and the rule of its `type` does
+    not read. A momentum is a mistake there, see `check_rule`."""
+    if param.type not in _RULES:
+        return []
+    rules, defaults = [_RULES.get(name) for name in known_rules()], SolverParameter()
+    fields = dict.fromkeys(field for rule in rules for field in rule.ranges if field != "momentum")
+    return [(field, [rule.name for rule in rules if field in rule.ranges]) for field in fields
+            if field not in _RULES.get(param.type).ranges and hasattr(defaults, field)
+            and getattr(param, field) != getattr(defaults, field)]
+
+
 def check_rule(param: SolverParameter) -> list[tuple[str, str]]:
     """Return the mistakes in a SolverParameter's rule as a list of (field, problem)."""
     if param.type not in _RULES:
