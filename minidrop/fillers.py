@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from minidrop.config import FillerParameter
 
 _fillers: Registry[Callable] = Registry("filler")
+# What each reads besides `type`; of fillers that others register it is not known.
+_READS: dict[str, tuple[str, ...]] = {
+    "constant": ("value",), "uniform": ("min", "max"), "gaussian": ("mean", "std", "sparse"),
+    "xavier": ("variance_norm",), "msra": ("variance_norm",), "positive_unitball": (), "bilinear": ()}
 _BY_CONNECTIONS = ("xavier", "msra", "positive_unitball")
 
 
@@ -50,6 +54,13 @@ def check_filler(settings: FillerParameter, shape: tuple[int, ...]) -> None:
         raise ConfigError(f"uniform filler: min {settings.min:g} is above max {settings.max:g}")
     if settings.std < 0:
         raise ConfigError(f"filler: std must not be negative, got {settings.std:g}")
+
+
+def unread_settings(settings: FillerParameter) -> list[str]:
+    """Return the fields of a FillerParameter that are given, and that a filler of its type does not read."""
+    reads = _READS.get(settings.type)
+    return [] if reads is None else [field.name for field, value in settings.ListFields()
+                                     if field.name not in ("type", *reads) and value != field.default_value]
 
 
 def fan(settings: FillerParameter, shape: tuple[int, int]) -> float:

@@ -76,6 +76,7 @@ class Layer:
     is_loss = False            # its first top has loss_weight 1 by default
     averages = "arithmetic"    # mean of its tops over test batches; "geometric": exp of the mean logarithm
     weighs_labels = False      # whether loss_param { label_smoothing class_weight } apply
+    reads_loss_param: tuple[str, ...] = ()     # which of Caffe's fields of loss_param apply
     stream: str | None = None  # names the random numbers that forward draws, if any; differs between types
     # Whether forward does the same work in every pass, apart from what `drawn` holds. Not inherited: a
     # subclass has to set it again.

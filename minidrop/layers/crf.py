@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from minidrop import functions
 from minidrop.errors import ConfigError, ShapeError
 from minidrop.layers.base import Layer, ParameterSpec, register_layer
-from minidrop.layers.loss_settings import labels_that_count, loss_settings
+from minidrop.layers.loss_settings import LOSS_FIELDS, labels_that_count, loss_settings
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -27,6 +27,7 @@ class CRF(Layer):
     tops = (1, 2)
     along = 0
     is_loss = True
+    reads_loss_param = LOSS_FIELDS
     axis = 2
 
     def setup(self, scores: tuple[int, ...], tags: tuple[int, ...]) -> list[tuple[int, ...]]:

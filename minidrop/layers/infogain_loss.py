@@ -10,7 +10,7 @@ from minidrop.data.binaryproto import read_array
 from minidrop.data.sources import find_source
 from minidrop.errors import ConfigError, ShapeError
 from minidrop.layers.base import Layer, check_label_shape, checked_axis, register_layer
-from minidrop.layers.loss_settings import labels_that_count, loss_settings
+from minidrop.layers.loss_settings import LOSS_FIELDS, labels_that_count, loss_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +29,7 @@ class InfogainLoss(Layer):
     bottoms = (2, 3)
     tops = (1, 2)
     is_loss = True
+    reads_loss_param = LOSS_FIELDS
 
     def setup(self, scores: tuple[int, ...], labels: tuple[int, ...],
               matrix: tuple[int, ...] | None = None) -> list[tuple[int, ...]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from minidrop import functions
 from minidrop.errors import ShapeError
 from minidrop.layers.base import Layer, register_layer
-from minidrop.layers.loss_settings import labels_that_count, loss_settings
+from minidrop.layers.loss_settings import LOSS_FIELDS, labels_that_count, loss_settings
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -26,6 +26,7 @@ class SigmoidCrossEntropyLoss(Layer):
     bottoms = (2, 2)
     tops = (1, 2)
     is_loss = True
+    reads_loss_param = LOSS_FIELDS
 
     def setup(self, scores: tuple[int, ...], targets: tuple[int, ...]) -> list[tuple[int, ...]]:
         if math.prod(scores) != math.prod(targets):

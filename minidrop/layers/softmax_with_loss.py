@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 from minidrop import functions
 from minidrop.functions.softmax import weight_of_labels
 from minidrop.layers.base import Layer, check_label_shape, checked_axis, register_layer
-from minidrop.layers.loss_settings import class_weights, label_smoothing, labels_that_count, loss_settings
+from minidrop.layers.loss_settings import (
+    LOSS_FIELDS,
+    class_weights,
+    label_smoothing,
+    labels_that_count,
+    loss_settings,
+)
 
 if TYPE_CHECKING:
     from minidrop.autograd.tensor import Tensor
@@ -27,6 +33,7 @@ class SoftmaxWithLoss(Layer):
     bottoms = (2, 2)
     tops = (1, 2)
     is_loss = True
+    reads_loss_param = LOSS_FIELDS
     weighs_labels = True
 
     def read_settings(self) -> None:

@@ -11,10 +11,12 @@ from minidrop.data.binaryproto import MOST_AXES
 from minidrop.data.hdf5_output import place_of
 from minidrop.errors import MOST_MISTAKES, ConfigError
 from minidrop.layers import DataLayer
+from minidrop.layers.loss_settings import LOSS_FIELDS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from minidrop.config import NetConfig
     from minidrop.net.graph import BlobRef, Graph, Node
     from minidrop.net.problems import Problems
 
@@ -22,6 +24,16 @@ log = logging.getLogger(__name__)
 
 MOST_ENTRIES = 2**46        # per array: 256 TiB of float32, the reach of 48-bit addresses
 JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy", "CRF")
+
+
+def warn_of_unread_losses(graph: Graph, config: NetConfig) -> None:
+    """Log each field of a loss_param that the layer does not read; as in Caffe it has no effect."""
+    for node in graph.nodes:
+        given, reads = node.config.loss_param, node.layer.reads_loss_param
+        for field in LOSS_FIELDS:
+            if field not in reads and given.HasField(field):
+                log.warning("%s: layer %r: loss_param: %s has no effect: %s does not read it",
+                            config.where(node.index, "loss_param", field), node.name, field, node.config.type)
 
 
 def check_sizes(node: Node, tops: dict[BlobRef, tuple[int, ...]]) -> None:

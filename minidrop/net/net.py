@@ -16,6 +16,7 @@ from minidrop.config import minidrop_pb2 as pb
 from minidrop.errors import ConfigError, DataError, ShapeError, in_short, nearest
 from minidrop.layers import Context, DataLayer
 from minidrop.net import parameters as values
+from minidrop.net.checks import warn_of_unread_losses
 from minidrop.net.drops import NetDrops
 from minidrop.net.graph import loss_weights
 from minidrop.net.lifetime import Lifetime, OneThread
@@ -95,6 +96,10 @@ class Net(Weights, Predicts, Lifetime):
         self.drop_layers = {node.name: node.layer for node in self.graph.nodes if node.drops}
         if isinstance(share, Net):
             values.warn_of_unshared(self.graph, shared)
+        elif share is None:         # others are given their values; and what reads as they do was warned of
+            warn_of_unread_losses(self.graph, self.config)
+            if phase == "TRAIN":
+                values.warn_of_unread(self.graph, self.config)
         self.params = values.make_parameters(self.graph, self.config, self.backend, dtype, self.seed, shared,
                                              fills)
         for node in self.graph.nodes:       # the values: a net's description without them is small

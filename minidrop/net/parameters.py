@@ -14,7 +14,7 @@ from minidrop.backend import Backend
 from minidrop.config import NetConfig
 from minidrop.data.binaryproto import blob_of
 from minidrop.errors import ConfigError, fits_into_memory
-from minidrop.fillers import fill
+from minidrop.fillers import fill, unread_settings
 from minidrop.net.graph import Graph
 from minidrop.net.plan import Plan
 from minidrop.net.problems import Problems
@@ -82,6 +82,22 @@ def warn_of_unshared(graph: Graph, shared: SharedParameters) -> None:
         if _shared(shared, found.users) is None:
             log.warning("layer %r: the net that this one shares weights with has no %s of that layer: it "
                         "keeps the values of its filler", found.users[0][0].name, found.users[0][1])
+
+
+def warn_of_unread(graph: Graph, config: NetConfig) -> None:
+    """Log each kind of setting of fillers that does nothing: their type does not read it."""
+    found: dict[tuple[str, str], list] = {}
+    for parameter in graph.parameters:
+        node, name = parameter.users[0]
+        filler = parameter.spec.filler
+        if filler is not None and parameter.spec.initial is None:
+            for field in unread_settings(filler):
+                found.setdefault((field, filler.type), []).append((node, name))
+    for (field, kind), users in found.items():
+        node, name = users[0]
+        more = f", and {len(users) - 1} more" if len(users) > 1 else ""
+        log.warning("%s: layer %r: %s has no effect: filler %r does not read it (that of %s%s)",
+                    config.where(node.index), node.name, field, kind, name, more)
 
 
 def check_shapes(graph: Graph, problems: Problems, shared: SharedParameters) -> None:

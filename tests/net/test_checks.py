@@ -93,3 +93,31 @@ def test_check_shows_the_tokens(tmp_path, capsys, text, tokens):
     assert ended.value.code == 0
     # in both phases
     assert capsys.readouterr().out.count(f"  text: {tokens} tokens in the vocabulary\n") == 2
+
+
+def test_settings_that_do_nothing_are_told(caplog):
+    """A filler's std without its type, which is then constant, filled zeros without a word; and a loss that
+    reads no ignore_label counted all labels."""
+    net = parse_net("""layer { name: "a" type: "Input" top: "a" top: "l"
+          input_param { shape { dim: 4 dim: 3 } shape { dim: 4 } } }
+        layer { name: "ip" type: "InnerProduct" bottom: "a" top: "ip" inner_product_param { num_output: 3
+          weight_filler { std: 0.1 value: 0 } bias_filler { type: "uniform" mean: 2 min: -1 } } }
+        layer { name: "ip2" type: "InnerProduct" bottom: "ip" top: "ip2"
+          inner_product_param { num_output: 3 weight_filler { std: 0.1 value: 1 } } }
+        layer { name: "hinge" type: "HingeLoss" bottom: "ip2" bottom: "l" top: "hinge"
+          loss_param { ignore_label: 2 normalize: true } }
+        layer { name: "softmax" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "l" top: "softmax"
+          loss_param { ignore_label: 2 normalization: FULL normalize: false } }
+        layer { name: "p" type: "Perplexity" bottom: "ip2" bottom: "l" top: "p"
+          loss_param { ignore_label: 2 normalization: FULL } }""", "n.prototxt")
+    train = Net(net, device="cpu")
+    said = [message.removeprefix("n.prototxt:") for message in caplog.messages]
+    assert said == [
+        "8:24: layer 'hinge': loss_param: ignore_label has no effect: HingeLoss does not read it",
+        "8:40: layer 'hinge': loss_param: normalize has no effect: HingeLoss does not read it",
+        "12:40: layer 'p': loss_param: normalization has no effect: Perplexity does not read it",
+        "3:9: layer 'ip': std has no effect: filler 'constant' does not read it (that of weight, and 1 more)",
+        "3:9: layer 'ip': mean has no effect: filler 'uniform' does not read it (that of bias)"]
+    caplog.clear()
+    Net(net, "TEST", device="cpu", share=train)
+    assert not caplog.messages
