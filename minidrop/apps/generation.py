@@ -18,6 +18,8 @@ from minidrop.rng import generator
 
 MOST_OF_CHARACTER = 8       # pieces that a character may go across
 MOST_STEPS = 256            # that one pass reads: what it computes for each is in memory at once
+TRIED = 4                   # tokens that show whether they may be read one by one
+ROUNDING = {"float32": 0.01, "tf32": 0.05, "float16": 0.05, "bfloat16": 0.2}     # of such scores, at most
 FEWEST_STEPS = 8            # that get a net of their own: it takes about as long to build as they one by one
 
 
@@ -64,6 +66,8 @@ class TextModel:
         self._longer: tuple[int, Net] | None = None     # (steps, the net that read several tokens last)
         self._check()
         load_all_weights(self.net, weights, {layer.name: self.vocabulary.fingerprint}, skip_mismatched, ema)
+        if self.cache:
+            self._check_goes_on()
 
     def unknown(self, prompt: str) -> list:
         """Return the distinct tokens of a prompt missing from the vocabulary: the model reads <unk>."""
@@ -118,8 +122,7 @@ class TextModel:
 
     def close(self) -> None:
         """Release the memory of the nets."""
-        if self._longer:
-            self._longer[1].close()
+        self._forget_longer()
         self.net.close()
 
     def _beginning(self, prompt):
@@ -207,6 +210,36 @@ class TextModel:
             own, net = self._described(steps)[0], self.net
             self._longer = steps, Net(own, "TEST", net.backend, net.dtype, 0, net.level, net.stages, net)
         return self._longer[1]
+
+    def _check_goes_on(self):
+        """Raise ConfigError where tokens that are read one by one have other scores than those read at once.
+
+        It is seen of the scores alone which layer, say a convolution over steps, forgets those before.
+        """
+        count = min(TRIED, self.context or TRIED)
+        tokens = [token for token in range(len(self.vocabulary)) if token != self.vocabulary.eos][-count:]
+        if len(tokens) < 2:
+            return
+        try:
+            together, _ = self._pass(tokens, None)
+            states = None
+            for token in tokens:
+                alone, states = self._pass([token], states)
+        except NonFiniteError:          # is told when text is generated
+            return
+        finally:
+            self._forget_longer()
+        rounding = ROUNDING[self.net.backend.precision] * np.abs(together).max()
+        if np.abs(together - alone).max() > rounding:
+            raise ConfigError(f"{self.net.config.where()}: tokens that are read one by one have other scores "
+                              f"than those read at once: a layer looks at neighbouring steps, as a "
+                              f"convolution over them does, and does not remember them from batch to batch; "
+                              f"such a net cannot generate")
+
+    def _forget_longer(self):
+        if self._longer:
+            self._longer[1].close()
+        self._longer = None
 
     def _check(self):
         config, net = self.net.config, self.net

@@ -203,6 +203,30 @@ def test_the_context_is_that_of_training(folder):
             md.TextModel(parse_net(gpt().replace("causal: true", "")), device="cpu", cache=cache)
 
 
+OVER_STEPS = """
+layer { name: "turned" type: "Permute" bottom: "%s" top: "turned"
+        permute_param { order: 1 order: 2 order: 0 } }
+layer { name: "window" type: "Convolution" bottom: "turned" top: "window" convolution_param { num_output: 16
+        kernel_size: 2 pad: 1 weight_filler { type: "xavier" } } }
+layer { name: "own" type: "Crop" bottom: "window" bottom: "turned" top: "own" crop_param { axis: 2 } }
+layer { name: "back" type: "Permute" bottom: "own" top: "back" permute_param { order: 2 order: 0 order: 1 } }
+"""
+
+
+def test_a_layer_that_forgets_the_steps_before_is_refused(folder):
+    """A token behind others had the scores of one that stands alone, if it was read alone."""
+    below, between, head = gpt().partition(HEAD)
+    over = below + OVER_STEPS % "x2" + between.replace('bottom: "x2"', 'bottom: "back"')
+    embed = 'layer { name: "embed" type: "Embed" bottom: "data" top: "e" embed_param { input_dim: 300 ' \
+            'num_output: 16 weight_filler { type: "gaussian" std: 1 } } }'
+    alone = (TEXT_DATA % ("level: CHARACTER", CONTEXT, "") + embed + OVER_STEPS % "e"
+             + HEAD.replace('bottom: "x2"', 'bottom: "back"'))
+    for text in (over, alone):
+        with pytest.raises(ConfigError, match="read one by one have other scores than those read at once"):
+            md.TextModel(parse_net(text), device="cpu")
+    md.TextModel(parse_net(over), device="cpu", cache=False).generate("abacab", 3)
+
+
 def test_sentences_begin_anew(folder):
     """After <eos> the next token depends on nothing before it."""
     cached, whole = writers(gpt(level="sentences: true"), folder)
