@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from minidrop.apps.text_nets import context_of, for_steps, text_layer, vocabulary_of, with_text
+from minidrop.apps.text_nets import (
+    TRIED,
+    check_alike,
+    context_of,
+    for_steps,
+    text_layer,
+    vocabulary_of,
+    with_text,
+)
 from minidrop.apps.trained import load_all_weights
 from minidrop.autograd import no_grad
 from minidrop.config import NetConfig, load_net
@@ -18,8 +26,6 @@ from minidrop.rng import generator
 
 MOST_OF_CHARACTER = 8       # pieces that a character may go across
 MOST_STEPS = 256            # that one pass reads: what it computes for each is in memory at once
-TRIED = 4                   # tokens that show whether they may be read one by one
-ROUNDING = {"float32": 0.01, "tf32": 0.05, "float16": 0.05, "bfloat16": 0.2}     # of such scores, at most
 FEWEST_STEPS = 8            # that get a net of their own: it takes about as long to build as they one by one
 
 
@@ -213,8 +219,6 @@ class TextModel:
 
     def _check_goes_on(self):
         """Raise ConfigError where tokens that are read one by one have other scores than those read at once.
-
-        It is seen of the scores alone which layer, say a convolution over steps, forgets those before.
         """
         count = min(TRIED, self.context or TRIED)
         tokens = [token for token in range(len(self.vocabulary)) if token != self.vocabulary.eos][-count:]
@@ -229,12 +233,7 @@ class TextModel:
             return
         finally:
             self._forget_longer()
-        rounding = ROUNDING[self.net.backend.precision] * np.abs(together).max()
-        if np.abs(together - alone).max() > rounding:
-            raise ConfigError(f"{self.net.config.where()}: tokens that are read one by one have other scores "
-                              f"than those read at once: a layer looks at neighbouring steps, as a "
-                              f"convolution over them does, and does not remember them from batch to batch; "
-                              f"such a net cannot generate")
+        check_alike(together, alone, self.net, "tokens")
 
     def _forget_longer(self):
         if self._longer:

@@ -2,16 +2,21 @@
 
 from typing import Any
 
+import numpy as np
+
 from minidrop.config import LayerParameter, NetConfig, filter_state, param_fields
 from minidrop.config import minidrop_pb2 as pb
 from minidrop.data import Vocabulary
 from minidrop.errors import ConfigError, DataError
 from minidrop.layers import DataLayer
 from minidrop.layers.data_layer import data_layer_class
+from minidrop.net import Net
 from minidrop.net.deploy import apart_from_labels, class_of, described, feeds, input_layer
 
 # The first of these that the net has says which blob holds the scores, and on which axis.
 JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")
+TRIED = 4                   # tokens that show whether they may be read one by one
+ROUNDING = {"float32": 0.01, "tf32": 0.05, "float16": 0.05, "bfloat16": 0.2}     # of such scores, at most
 LIMITED = ("Attention", "Position", "Rotary")       # they tell apart as many steps as in training
 
 
@@ -115,6 +120,21 @@ def for_steps(config: NetConfig, index: int, steps: int, context: int = 0,
     for layer in made.message.layer if context else ():
         go_on(layer, context, context)
     return made, judge.bottom[0], axis
+
+
+def check_alike(together: np.ndarray, alone: np.ndarray, net: Net, what: str) -> None:
+    """Raise ConfigError where the scores behind some words differ, read at once and one by one by `net`.
+
+    It is seen of the scores alone which layer, say a convolution over steps, forgets those before. Scores
+    that are not finite are told when they are used.
+    """
+    if not (np.isfinite(together).all() and np.isfinite(alone).all()):
+        return
+    if np.abs(together - alone).max() > ROUNDING[net.backend.precision] * np.abs(together).max():
+        raise ConfigError(f"{net.config.where()}: {what} that are read one by one have other scores than "
+                          f"those read at once: a layer looks at neighbouring steps, as a convolution over "
+                          f"them does, and does not remember them from batch to batch; such a net cannot "
+                          f"write")
 
 
 def go_on(layer: LayerParameter, context: int, most: int) -> None:

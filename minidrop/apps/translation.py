@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from minidrop.apps.beam import Best, beam_search
+from minidrop.apps.text_nets import TRIED, check_alike
 from minidrop.apps.trained import check_sentences, load_all_weights
 from minidrop.apps.translation_nets import parts_of, reading_net, whole_net, writing_net
 from minidrop.autograd import no_grad
@@ -82,6 +83,7 @@ class Translator:
             raise ConfigError(f"{parts.config.where()}: expected scores (steps, streams, words) for the "
                               f"{words} words of the target, got {parts.scores!r} of shape {scores}; "
                               f"correct num_output")
+        self._check_goes_on(lambda steps: built(writing_net(parts, 1, shapes, self.most, steps), whole))
 
     def translate(self, sentences: Iterable[str]) -> Iterator[str]:
         """Yield the translation of each sentence, of words with blanks in between, in the same order.
@@ -174,6 +176,26 @@ class Translator:
         scores -= scores.max(axis=1, keepdims=True)
         scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
         return scores, net.blobs[parts.weights].numpy()[0].argmax(axis=1)
+
+    def _check_goes_on(self, writer_of):
+        """Raise ConfigError where words that are read one by one have other scores than those read at once.
+
+        writer_of(steps) returns a writing net of one stream.
+        """
+        words = [*range(len(self.vocabularies.target))][-min(TRIED, self.most, self._parts.steps):]
+        found = []
+        for steps in (len(words), 1):
+            net = writer_of(steps)
+            with net.guard(wait=True), no_grad():
+                net.set_inputs(**{blob: np.ones(self._shape(net, blob)) for blob in self._parts.handed})
+                net.reset_states()
+                for first in range(0, len(words), steps):
+                    arrays = {"target": np.array(words[first:first + steps])[:, None],
+                              "target_cont": np.arange(first, first + steps)[:, None] > 0}
+                    net.forward(**{blob: arrays[what] for blob, what in self._parts.targets.items()})
+                found.append(net.blobs[self._parts.scores].numpy()[-1])
+            net.close()
+        check_alike(*found, self.writer, "words")
 
     def _finite(self, net, *blobs):
         for blob in blobs:

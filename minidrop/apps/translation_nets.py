@@ -132,12 +132,13 @@ def reading_net(parts: Parts, streams: int, places: int) -> NetConfig:
     return _described(parts, [_input(blob, (places, streams)) for blob in parts.sources], parts.reads, 0)
 
 
-def writing_net(parts: Parts, streams: int, shapes: dict[str, tuple[int, ...]], most: int) -> NetConfig:
+def writing_net(parts: Parts, streams: int, shapes: dict[str, tuple[int, ...]], most: int,
+                steps: int = 1) -> NetConfig:
     """Return the description of the net that writes one word of `streams` translations, of `most` steps.
 
-    shapes: of the blobs that the reading net hands on.
+    shapes: of the blobs that the reading net hands on. steps: how many words it reads at once.
     """
-    inputs = [_input(blob, (1, streams)) for blob in parts.targets]
+    inputs = [_input(blob, (steps, streams)) for blob in parts.targets]
     inputs += [_input(blob, (shape[0], streams, *shape[2:])) for blob, shape in shapes.items()]
     config = _described(parts, inputs, parts.writes, most)
     for layer in config.message.layer:

@@ -93,6 +93,8 @@ UNIFORM = 'weight_filler { type: "uniform" min: -0.7 max: 0.7 }'
 
 SINES = ('layer { name: "sines" type: "Position" bottom: "te" top: "sines" '
          'position_param { kind: SINUSOIDAL } }')
+ONE = ('layer { name: "one" type: "Fill" bottom: "t" top: "one" fill_param { shape { dim: 0 dim: 0 } '
+       'value: 1 first: 0 } } ')        # as cont: every batch begins anew
 OWN = ('layer {{ name: "cell" type: "Attention" bottom: "{0}" bottom: "{0}" bottom: "te" top: "cell" '
        'attention_param {{ causal: true }} }}')
 PARTS = {
@@ -297,6 +299,8 @@ def edited(old, new):
     (lambda: net_text(cell="sines").replace("causal: true", ""), "layer 'cell' is not causal: it reads"),
     (lambda: net_text(cell="sines").replace('"sines" bottom: "te" top', '"se" bottom: "se" top'),
      "layer 'cell' is causal, but its keys are no steps of the translation"),
+    (lambda: net_text(cell="LSTM").replace('"tc" top: "cell"', '"one" top: "cell"').replace(
+        'layer { name: "cell"', f'{ONE}layer {{ name: "cell"'), "words that are read one by one have other"),
     (lambda: net_text(target_words=6), "expected scores (steps, streams, words) for the 7 words of the "
                                        "target"),
     (lambda: edited("source.txt", "nothing.txt"), "'nothing.txt': no such file")])
