@@ -86,13 +86,14 @@ def warn_of_unshared(graph: Graph, shared: SharedParameters) -> None:
 
 def warn_of_unread(graph: Graph, config: NetConfig) -> None:
     """Log each kind of setting of fillers that does nothing: their type does not read it."""
+    given = [(*parameter.users[0], parameter.spec.filler) for parameter in graph.parameters
+             if parameter.spec.initial is None]
+    given += [(node, "its top", filler) for node in graph.nodes
+              for filler in node.config.dummy_data_param.data_filler]
     found: dict[tuple[str, str], list] = {}
-    for parameter in graph.parameters:
-        node, name = parameter.users[0]
-        filler = parameter.spec.filler
-        if filler is not None and parameter.spec.initial is None:
-            for field in unread_settings(filler):
-                found.setdefault((field, filler.type), []).append((node, name))
+    for node, name, filler in given:
+        for field in unread_settings(filler):
+            found.setdefault((field, filler.type), []).append((node, name))
     for (field, kind), users in found.items():
         node, name = users[0]
         more = f", and {len(users) - 1} more" if len(users) > 1 else ""

@@ -108,6 +108,8 @@ def test_settings_that_do_nothing_are_told(caplog):
           loss_param { ignore_label: 2 normalize: true } }
         layer { name: "softmax" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "l" top: "softmax"
           loss_param { ignore_label: 2 normalization: FULL normalize: false } }
+        layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 }
+          data_filler { type: "uniform" std: 2 } } }
         layer { name: "p" type: "Perplexity" bottom: "ip2" bottom: "l" top: "p"
           loss_param { ignore_label: 2 normalization: FULL } }""", "n.prototxt")
     train = Net(net, device="cpu")
@@ -115,9 +117,10 @@ def test_settings_that_do_nothing_are_told(caplog):
     assert said == [
         "8:24: layer 'hinge': loss_param: ignore_label has no effect: HingeLoss does not read it",
         "8:40: layer 'hinge': loss_param: normalize has no effect: HingeLoss does not read it",
-        "12:40: layer 'p': loss_param: normalization has no effect: Perplexity does not read it",
+        "14:40: layer 'p': loss_param: normalization has no effect: Perplexity does not read it",
         "3:9: layer 'ip': std has no effect: filler 'constant' does not read it (that of weight, and 1 more)",
-        "3:9: layer 'ip': mean has no effect: filler 'uniform' does not read it (that of bias)"]
+        "3:9: layer 'ip': mean has no effect: filler 'uniform' does not read it (that of bias)",
+        "11:9: layer 'x': std has no effect: filler 'uniform' does not read it (that of its top)"]
     caplog.clear()
     Net(net, "TEST", device="cpu", share=train)
     assert not caplog.messages
