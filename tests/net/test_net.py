@@ -377,12 +377,19 @@ def test_parameters_that_do_not_fit_into_memory_name_their_layer():
         net_of(INPUT + ip("one", "data", outputs=4_000_000_000))
 
 
-def test_backward_after_no_grad_says_so():
-    net = net_of(TEXT)
+def test_backward_with_nothing_to_do_says_so():
+    """Also where the only loss is one of a layer without a gradient."""
+    net, metric = net_of(TEXT), net_of("""
+        layer { name: "in" type: "Input" top: "x" top: "label" input_param { shape { dim: 2 dim: 3 }
+          shape { dim: 2 } } }
+        layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 4 } }
+        layer { name: "right" type: "Accuracy" bottom: "ip" bottom: "label" top: "right" loss_weight: 1 }""")
     with no_grad():
         net.forward(data=X, label=LABEL)
-    with pytest.raises(md.DataError, match="forward ran under no_grad, or every lr_mult is 0"):
-        net.backward()
+    metric.forward(x=np.ones((2, 3)), label=np.ones(2))
+    for one in (net, metric):
+        with pytest.raises(md.DataError, match="ran under no_grad, every lr_mult is 0, or no loss has"):
+            one.backward()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.dtype("float32"), "float32"])
