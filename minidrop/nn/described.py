@@ -151,7 +151,7 @@ def _flatten(x, axis=1, end_axis=-1):
 
 def _reduced(operation):
     def reduce(x, axis=None, keepdims=False):
-        if not isinstance(x, Symbol) or not x.ndim or keepdims is not False:
+        if not isinstance(x, Symbol) or not x.ndim or not isinstance(keepdims, bool):
             return None
         axes = range(x.ndim) if axis is None else [axis] if _is_whole(axis) else axis
         if not isinstance(axes, range | tuple | list) or not axes or not all(map(_is_whole, axes)):
@@ -161,8 +161,28 @@ def _reduced(operation):
             return None
         order = [one for one in range(x.ndim) if one not in gone] + sorted(gone)
         last = x if order == list(range(x.ndim)) else x.trace.add("Permute", [x], order=order)
-        return x.trace.add("Reduction", [last], operation=operation, axis=x.ndim - len(gone))
+        y = x.trace.add("Reduction", [last], operation=operation, axis=x.ndim - len(gone))
+        return y.reshape([1 if i in gone else n for i, n in enumerate(x.shape)]) if keepdims else y
     return reduce
+
+
+def _unsqueezed(x, axis):
+    if not isinstance(x, Symbol) or not x.ndim or not _is_whole(axis):
+        return None
+    if axis not in range(-x.ndim - 1, x.ndim + 1):
+        return None
+    place = axis % (x.ndim + 1)
+    return x.reshape((*x.shape[:place], 1, *x.shape[place:]))
+
+
+def _squeezed(x, axis=None):
+    axes = [axis] if _is_whole(axis) else axis      # all axes of length 1 would be others in another batch
+    if not isinstance(x, Symbol) or not isinstance(axes, tuple | list) or not all(map(_is_whole, axes)):
+        return None
+    gone = {one % x.ndim for one in axes if -x.ndim <= one < x.ndim and x.shape[one] == 1}
+    if len(gone) < len(axes) or len(gone) == x.ndim:
+        return None
+    return x.reshape([n for i, n in enumerate(x.shape) if i not in gone])
 
 
 def _largest(a, b=None):
@@ -190,6 +210,7 @@ _LAYERS: dict[str, Callable[..., Any]] = {
     "softmax": _softmax, "clamp": _clamp, "clip": lambda x, low=None, high=None: _clamp(x, low, high),
     "concat": lambda xs, axis=1: _joined(xs, axis), "cat": lambda xs, axis=0: _joined(xs, axis),
     "flatten": _flatten, "reshape": _reshape, "permute": _permute, "transpose": _exchanged,
+    "squeeze": _squeezed, "unsqueeze": _unsqueezed,
     "sum": _reduced("SUM"), "mean": _reduced("MEAN"), "maximum": _largest,
     "add": _of_two(lambda a, b: a + b), "subtract": _of_two(lambda a, b: a - b),
     "multiply": _of_two(lambda a, b: a * b), "negative": lambda x: -x if isinstance(x, Symbol) else None,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from functools import partial
 from numbers import Real
-from operator import index
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from minidrop import functions
@@ -45,7 +45,7 @@ def frozen(what: str, value: Any) -> TraceError:
 class Symbol:
     """One blob of a net that is being described: a shape without values.
 
-    It has the operators + - * / ** @ with numbers and Symbols, slices as indices, and those methods of a
+    It has the operators + - * / // % ** @ with numbers and Symbols, slices as indices, and those methods of a
     Tensor that are functions of minidrop.functions, which take Symbols too: each adds the layer that does it,
     or else a Lambda. A second operand may lack axes in front: x (N, C) + b (C,). Anything that needs a value
     raises TraceError.
@@ -109,6 +109,26 @@ class Symbol:
 
     def __rpow__(self, other):
         return functions.pow(other, self)
+
+    def __floordiv__(self, other):
+        return self._computed(operator.floordiv, self, other)
+
+    def __rfloordiv__(self, other):
+        return self._computed(operator.floordiv, other, self)
+
+    def __mod__(self, other):
+        return self._computed(operator.mod, self, other)
+
+    def __rmod__(self, other):
+        return self._computed(operator.mod, other, self)
+
+    def _computed(self, function, *operands):
+        """Return function(a, b) of Symbols and numbers, as a Lambda."""
+        given = [one if isinstance(one, Real) else self._operand(one) for one in operands]
+        symbols = [one for one in given if isinstance(one, Symbol)]
+        numbers = tuple(None if isinstance(one, Symbol) else one for one in given)
+        return self.trace.add_function(partial(_of_numbers, function, numbers), symbols,
+                                       kind=function.__name__)
 
     def __matmul__(self, other):
         return functions.matmul(self, other)
@@ -227,7 +247,7 @@ class Symbol:
         if isinstance(part, bool):
             self._refuse("an index of type bool")
         try:
-            place = index(part)
+            place = operator.index(part)
         except TypeError:       # arrays have an __index__, too
             self._refuse(f"an index of type {type(part).__name__}")
         if not -length <= place < length:
@@ -274,6 +294,12 @@ class Symbol:
             own = getattr(functions, name) if name in ALIKE else described(getattr(Tensor, name))
             return partial(own, self)
         raise _NoAttribute(f"{name!r}, of {self!r}: {REMEDY}")
+
+
+def _of_numbers(function, numbers, *tensors):
+    """Return function(a, b), where numbers has None in the places of the tensors."""
+    found = iter(tensors)
+    return function(*(next(found) if one is None else one for one in numbers))
 
 
 def _alike(shape, other):

@@ -71,7 +71,10 @@ def test_states_of_another_number_of_streams_are_refused():
 @in_turn("change", [lambda x: x.view(x.shape[0], -1), lambda x: x.reshape(x.shape[0], 2, 2, 3)[:, 1, 0],
                     lambda x: x.permute(1, 0, 2)[-1], lambda x: x.permute(1, 0, 2)[:1].squeeze(0),
                     lambda x: x.permute(1, 0, 2).max(axis=0), lambda x: x[:, :, None, 2],
-                    lambda x: x.permute(1, 0, 2).flatten(0, 1).view(4, -1, 3)[2]])
+                    lambda x: x.permute(1, 0, 2).flatten(0, 1).view(4, -1, 3)[2],
+                    lambda x: (x % 0.5 + 2 // x % (x + 9)).mean(1, keepdim=True).squeeze(1),
+                    lambda x: x.unsqueeze(2).unsqueeze(-1) * 2,
+                    lambda x: x.permute(1, 0, 2).mean(0, True)[0]])
 @in_turn("size", [BATCH, 7])
 def test_a_smaller_last_batch_takes_what_forward_does_along_other_axes(change, size):
     class Changed(nn.Module):
