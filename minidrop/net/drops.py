@@ -113,6 +113,11 @@ class NetDrops:
         """Whether the drops of a layer act: in phase TRAIN, unless the mode says otherwise."""
         return layer.training if self.mode.dropping is None else self.mode.dropping
 
+    def is_random(self) -> bool:
+        """Whether a drop or another layer with random numbers acts, so that passes differ."""
+        return any(self.is_dropping(node.layer) for node in self.random_nodes
+                   if node.drops or node.layer.stream is not None)
+
     def give(self, draws: dict[int, Draw], key_of: Callable[[Layer], Any]) -> None:
         """Give each layer its NodeDraw from `draws`, as `acting` returns them, and its key, key_of(layer)."""
         given = self.plan.node_draws(draws, self.mode.masked)

@@ -56,7 +56,9 @@ class Built:
                 if self.net.params[layer][name] is not parameter:
                     raise ConfigError(f"layer {layer!r} is to share its {name} with another by "
                                       f"`param {{ name }}`; call the module's method `tie` for that")
-        if not module.training:
+        # Out of training a part may be in training all the same, as the drops are for Monte-Carlo dropout.
+        self.draws = module.training or self.net.drops.is_random()
+        if not self.draws:
             self.net.draw_patterns(0)       # nothing is dropped, so never again
         self.inputs = trace.inputs
         self.outputs = [BlobRef(blob, 0) for blob in outputs]
@@ -66,7 +68,7 @@ class Built:
                          if layer.stateful and self.net.layers[name].state]
 
     def run(self, tensors: Sequence[Tensor], iteration: int) -> Any:
-        """Run a pass, with the patterns of an iteration in training, and return what forward returns.
+        """Run a pass, with the patterns of an iteration if it `draws`, and return what forward returns.
 
         Raises ConfigError where a drop asks for a reshuffle: nobody would permute what the updates remember.
         """
@@ -77,7 +79,7 @@ class Built:
                               f"train with Solver.of, or remove it")
         if self.fresh:
             net.set_states(self.fresh | states_between(self.stateful, self.training, self.fresh))
-        if self.training:
+        if self.draws:
             net.draw_patterns(iteration)
         net.forward(**dict(zip(self.inputs, tensors, strict=True)))
         for name, layer, use in self.stateful:
@@ -140,15 +142,18 @@ class Nets:
         self.built.move_to_end(key)
         return built, tensors
 
-    def run(self, module: Module, args: tuple, kwargs: dict[str, Any], iteration: int) -> Any:
-        """Run the net for these arguments; see `Built.run`."""
+    def run(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Run the net for these arguments, and count the iterations of the module; see `Built.run`."""
         with self._guard():
             built, tensors = self.find(module, args, kwargs)
             if self.last is not built:
                 if self.last is not None:
                     self.last.net.forget_pass()     # or it would take memory until this net runs again
                 self.last = built
-            return built.run(tensors, iteration)
+            result = built.run(tensors, module.iteration)
+            if built.draws:
+                module.iteration += 1
+            return result
 
 
 def is_array(value: Any) -> bool:

@@ -54,8 +54,9 @@ class Module(Tree, State):
     not call super().__init__().
 
     Layers are called by their paths, as "encoder.fc1", or by their `name`. With the same names and seed
-    (`set_seed`) a module equals the net of a file to the last bit. `iteration` counts the calls in training:
-    the next one draws the patterns of that iteration, as a Solver does. Recurrent states begin anew in every
+    (`set_seed`) a module equals the net of a file to the last bit. `iteration` counts the calls in training,
+    and those out of it in which a part that is in training drops: the next one draws the patterns of that
+    iteration, as a Solver does. Recurrent states begin anew in every
     call, except those of `stateful` layers.
     """
 
@@ -79,10 +80,7 @@ class Module(Tree, State):
             return self.forward(*args, **kwargs)
         if is_measuring():
             return self._nets.find(self, args, kwargs)[0].zeros()
-        result = self._nets.run(self, args, kwargs, self.iteration)
-        if self.training:
-            self.iteration += 1
-        return result
+        return self._nets.run(self, args, kwargs)
 
     def net_for(self, *args: Any, **kwargs: Any) -> Net:
         """Return the Net that a call with these arguments runs: its `plan`, its description `config.message`.

@@ -219,6 +219,27 @@ def test_a_part_that_is_not_in_training():
     assert not np.array_equal(drops(numbers(8, 6)).numpy(), still)
 
 
+@pytest.mark.parametrize("drop", [nn.ApproxDropout(0.5), nn.Dropout(0.5), nn.GaussianDropout(0.5)])
+def test_drops_in_training_alone_draw_anew_in_each_call(drop):
+    """Monte-Carlo dropout as PyTorch's users write it; the patterns are those of the iterations."""
+    model, x = mlp(drop).eval(), numbers(8, 6)
+    still = model(x).numpy()
+    drop.train()
+    passes = [model(x).numpy() for _ in range(6)]
+    assert model.iteration == 6 and all(np.abs(one - passes[0]).max() > 1e-3 for one in passes[1:])
+    model.draw_from(0)
+    np.testing.assert_array_equal(model.train()(x).numpy(), passes[0])
+    np.testing.assert_array_equal(model.eval()(x).numpy(), still)
+    assert model.iteration == 1
+
+
+def test_a_norm_in_training_alone_draws_nothing():
+    model = Images().to("cpu").eval()
+    model.norm.train()
+    model(numbers(4, 2, 5, 5))
+    assert model.iteration == 0
+
+
 def test_structures_go_in_and_out():
     class Many(nn.Module):
         def forward(self, pair, *, more, factor=1.0):
