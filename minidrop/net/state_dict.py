@@ -61,13 +61,16 @@ def from_torch_state_dict(net: Net, state: Mapping[str, Any], mapping: Mapped | 
     """Copy the weights of a PyTorch state_dict to a net; the inverse of `to_torch_state_dict`.
 
     state: {key: array}, NumPy's or PyTorch's on the CPU. mapping: as there. Of a recurrent module's two
-    biases an LSTM and an RNN have the sum; eps and other settings are not part of a state_dict. Raises
-    ConfigError as that does, and SnapshotError, which names the keys, for missing and unknown ones, shapes,
-    and what are no finite numbers; then nothing is changed.
+    biases an LSTM and an RNN have the sum; eps and other settings are not part of a state_dict. Layers whose
+    modules are X.q, X.k, X.v and X.out, as those of an nn.MultiHeadAttention, also read the keys of an
+    nn.MultiheadAttention X: in_proj_weight, in_proj_bias, out_proj.weight and so on. Raises ConfigError as
+    that does, and SnapshotError, which names the keys, for missing and unknown ones, shapes, and what are no
+    finite numbers; then nothing is changed.
     """
     parts = [(part, {part.key(end): (end, array.shape) for end, array in arrays.items()})
              for part, arrays in _written(net, mapping)]
     expected = {key: shape for _, own in parts for key, (_, shape) in own.items()}
+    state = _apart(state, expected)
     _check_keys(state, expected)
     arrays = {key: _checked(key, state[key], shape, net.dtype) for key, shape in expected.items()
               if key in state}
@@ -131,6 +134,37 @@ def _host(net, name):
     return net.backend.to_host(net.params[layer][parameter].data)
 
 
+def _apart(state, expected):
+    """Return a state in which each nn.MultiheadAttention X has the keys of X.q, X.k, X.v and X.out.
+
+    The net has these four; PyTorch keeps the first three in one array, or gives them names of their own.
+    """
+    found = dict(state)
+    for first in [key.removesuffix("q.weight") for key in expected if f".{key}".endswith(".q.weight")]:
+        if any(f"{first}{part}.weight" in state or f"{first}{part}.weight" not in expected
+               for part in ("q", "k", "v", "out")):
+            continue
+        for end in ("weight", "bias"):
+            _rename(found, f"{first}out_proj.{end}", f"{first}out.{end}")
+            names = [f"{first}{part}.{end}" for part in "qkv" if f"{first}{part}.{end}" in expected]
+            for name in names:
+                _rename(found, f"{first}{name.removeprefix(first)[0]}_proj_{end}", name)
+            joined = f"{first}in_proj_{end}"
+            if found.get(joined) is None or len(names) < 3:
+                continue
+            array, rows = _array(joined, found.pop(joined)), [expected[name][0] for name in names]
+            if array.shape[:1] != (sum(rows),):
+                raise SnapshotError(f"state_dict: {joined!r} has shape {array.shape}, this net expects the "
+                                    f"rows of {', '.join(names)}, {' + '.join(map(str, rows))}")
+            found |= zip(names, np.split(array, np.cumsum(rows)[:-1]), strict=True)
+    return found
+
+
+def _rename(state, old, new):
+    if old in state:
+        state[new] = state.pop(old)
+
+
 def _check_keys(state, expected):
     """Raise SnapshotError for keys that are missing, and for those that no layer reads."""
     missing = [f"expected the key {key!r}, of shape {shape}, got none{nearest(key, state)}"
@@ -144,13 +178,17 @@ def _check_keys(state, expected):
                                     "Modules of other names: give mapping={layer: module}"])
 
 
-def _checked(key, value, shape, dtype):
-    """Return an array of a state_dict as floats; raises SnapshotError."""
+def _array(key, value):
     try:
-        array = np.asarray(value)
+        return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise SnapshotError(f"state_dict: {key!r} is no array of numbers ({error}); give value.float().cpu()"
                             ) from None
+
+
+def _checked(key, value, shape, dtype):
+    """Return an array of a state_dict as floats; raises SnapshotError."""
+    array = _array(key, value)
     if array.dtype.kind not in "biuf":
         raise SnapshotError(f"state_dict: {key!r}: expected an array of numbers, got one of {array.dtype}")
     if array.shape != shape:

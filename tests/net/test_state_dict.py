@@ -1,5 +1,7 @@
 """PyTorch's state_dict both ways: same outputs as the module, round trips, and what errors name."""
 
+import re
+
 import numpy as np
 import pytest
 from cases import in_turn
@@ -250,3 +252,42 @@ def test_modules_of_the_same_names_need_no_mapping():
     theirs.get_parameter("block.1.weight").data.mul_(2)
     md.from_torch_state_dict(ours.net_for(x), theirs.state_dict())
     np.testing.assert_allclose(ours(x).numpy(), theirs(torch.from_numpy(x)).detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("memory", [None, 6])
+def test_attention_whose_products_are_one_array(bias, memory):
+    torch = pytest.importorskip("torch")
+    ours = md.nn.Sequential(attn=md.nn.MultiHeadAttention(8, 2, bias=bias, memory_width=memory)).eval()
+    attention = torch.nn.MultiheadAttention(8, 2, bias=bias, kdim=memory, vdim=memory)
+    theirs = torch.nn.ModuleDict({"attn": attention})
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter)
+    x, y = numbers(5, 3, 8).astype("f4"), numbers(4, 3, memory or 8).astype("f4")
+    attention = ours.attn
+    net = attention.net_for(x, y)
+    md.from_torch_state_dict(net, theirs.state_dict())
+    expected = theirs["attn"](*map(torch.from_numpy, (x, y, y)))[0].detach().numpy()
+    np.testing.assert_allclose(attention(x, y).numpy(), expected, rtol=1e-4, atol=1e-5)
+    names = {f"attn.{own}": own for own in ("q", "k", "v", "out")}
+    md.from_torch_state_dict(net, theirs["attn"].state_dict(), names)
+    np.testing.assert_allclose(attention(x, y).numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_in_one_array_that_does_not_fit():
+    net = md.nn.MultiHeadAttention(4, 2).net_for(numbers(2, 1, 4))
+    state = md.to_torch_state_dict(net)
+    before = {key: array.copy() for key, array in state.items()}
+    joined = {"out_proj.weight": state["out.weight"], "out_proj.bias": state["out.bias"],
+              "in_proj_weight": np.ones((11, 4)), "in_proj_bias": np.ones(12)}
+    for change, words in (
+            ({}, "'in_proj_weight' has shape (11, 4), this net expects the rows of q.weight, k.weight, "
+                 "v.weight, 4 + 4 + 4"),
+            ({"in_proj_weight": np.ones((12, 5))}, "'q.weight' has shape (4, 5), this net expects (4, 4)"),
+            ({"in_proj_weight": np.full((12, 4), np.nan)}, "'q.weight' has a NaN"),
+            ({"in_proj_weight": np.ones((12, 4)), "bias_k": np.ones((1, 1, 4))},
+             "no layer reads the key 'bias_k'")):
+        with pytest.raises(md.SnapshotError, match=re.escape(words)):
+            md.from_torch_state_dict(net, joined | change)
+    after = md.to_torch_state_dict(net)
+    assert all(np.array_equal(after[key], before[key]) for key in before)
