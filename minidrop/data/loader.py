@@ -74,6 +74,11 @@ class DataLoader:
         self._newest = 0
         self._running: weakref.WeakSet[_Epoch] = weakref.WeakSet()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _SAID and "_running" in vars(self):      # else it is being made
+            raise DataError(f"DataLoader: {name} is said where the loader is made; make another")
+        super().__setattr__(name, value)
+
     def __len__(self) -> int:
         """The number of batches of an epoch. Raises TypeError if the dataset does not know its length."""
         if self.records is None:
@@ -103,7 +108,7 @@ class DataLoader:
     def sample(self, records: int) -> Any:
         """Return the batch that so many records would be, the first ones of the first epoch."""
         other = copy.copy(self)
-        other.batch_size, other.workers, other.drop_last, other._group = records, 0, False, 1
+        vars(other).update(batch_size=records, workers=0, drop_last=False, _group=1)
         return next(iter(other.iterate(0)))
 
     def _begun(self, number, epoch, batch, part=None):
@@ -211,6 +216,9 @@ class DataLoader:
         return reads.read, self._group, -(-self.prefetch // self._group)
 
 
+# Settings that give the order and the batches, and what PyTorch calls them. Others change at any time.
+_SAID = frozenset({"dataset", "batch_size", "shuffle", "seed", "drop_last", "collate", "augment", "sampler",
+                   "batch_sampler", "collate_fn", "num_workers"})
 _NO_NUMBER = -1        # of an iterator that never is the newest
 
 

@@ -19,6 +19,7 @@ from minidrop.layers import Context, layer_class
 from minidrop.layers import Layer as LayerType
 from minidrop.net.parameters import make_parameters
 from minidrop.nn.beginning import carries_states
+from minidrop.nn.fixed import REMEDY, Settings
 from minidrop.nn.module import Module
 from minidrop.nn.symbol import TraceError
 from minidrop.nn.trace import Trace, current_trace, probe
@@ -39,7 +40,7 @@ class Layer(Module):
     """
 
     def __new__(cls, *args: Any, **kwargs: Any):
-        self = super().__new__(cls)
+        self = super().__new__(cls, *args, **kwargs)
         vars(self)["_arguments"] = args, kwargs         # for repr
         return self
 
@@ -55,7 +56,7 @@ class Layer(Module):
             raise ConfigError(f"{type} feeds a net of its own; a module is called with its data")
         settings = {field: {"type": value} if field.endswith("filler") and isinstance(value, str) else value
                     for field, value in settings.items() if value is not None}
-        self.type, self.settings, self.tops = type, settings, tops
+        self.type, self.settings, self.tops = type, Settings(settings, self.describe()), tops
         self.inputs = None if inputs is None else [tuple(shape) for shape in inputs]
         goes_on = bool(settings.get("continues") or settings.get("cache"))
         if stateful and not (goes_on or carries_states(kind, settings)):
@@ -123,7 +124,7 @@ class Layer(Module):
         if isinstance(value, Parameter):
             raise ConfigError(f"{self.describe()}: to share a parameter with another layer, call "
                               f"tie({name!r}, that layer); to change its values, write to {name}.data")
-        if name not in vars(self):
+        if name not in vars(self) or name == "settings":
             self._refuse_lost(name, value)
         super().__setattr__(name, value)
 
@@ -133,11 +134,12 @@ class Layer(Module):
         if is_array and isinstance(getattr(self, name, None), Parameter):
             raise ConfigError(f"{self.describe()}: {name} is a parameter: to change its values, write to "
                               f"{name}.data; whether there is one is said where the module is made")
+        if name == "settings" and name in vars(self):
+            raise ConfigError(f"{self.describe()}: settings are {REMEDY}")
         field = {"p": "dropout_ratio", "rate": "dropout_ratio"}.get(name, name)
         known = _defaults(self.type) if "settings" in vars(self) else {}
         if field in known and not np.array_equal(value, self.settings.get(field, known[field])):
-            raise ConfigError(f"{self.describe()}: {name} is a setting, said where the module is made; make "
-                              f"another module, and give it this one's load_state_dict(state_dict())")
+            raise ConfigError(f"{self.describe()}: {name} is a setting, {REMEDY}")
 
     def tie(self, name: str, other: Layer, other_name: str = "weight") -> None:
         """Use the parameter of another layer as its own `name`, as a language model does with its embedding.

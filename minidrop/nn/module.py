@@ -13,6 +13,7 @@ from minidrop.net import Net
 from minidrop.net.costs import costs
 from minidrop.net.net import DTYPES
 from minidrop.nn.built import Nets
+from minidrop.nn.fixed import given_to, refuse_argument
 from minidrop.nn.state import State
 from minidrop.nn.trace import current_trace, is_measuring
 from minidrop.nn.tree import Tree
@@ -65,8 +66,13 @@ class Module(Tree, State):
 
     def __new__(cls, *args: Any, **kwargs: Any):
         self = super().__new__(cls)
-        vars(self).update(_chosen={}, _nets=Nets(), iteration=0, training=True)
+        vars(self).update(_chosen={}, _nets=Nets(), iteration=0, training=True,
+                          _given=given_to(self, args, kwargs))
         return self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        refuse_argument(self, name, value)
+        super().__setattr__(name, value)
 
     def forward(self, *inputs: Any) -> Any:
         """Return the outputs for Symbols, or with `traced = False` for Tensors; a subclass defines it."""

@@ -43,6 +43,14 @@ class ParamGroup(RuleUpdate):
         _refuse_lost(self, vars(self).get("_options", ()), name, f"change({name}=...) sets it")
         super().__setattr__(name, value)
 
+    def __getitem__(self, name: str) -> Any:
+        said = f"group.{name}" if name in ("lr", "weight_decay") else f"group.options[{name!r}]"
+        raise ConfigError(f"a group is no dictionary: {said} reads it")
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        said = f"group.{name} = ..." if name in ("lr", "weight_decay") else f"group.change({name}=...)"
+        raise ConfigError(f"a group is no dictionary: {said} sets it")
+
     @property
     def options(self) -> Mapping[str, Any]:
         """The settings as they were given; `change` changes them."""

@@ -7,6 +7,7 @@ has when its scheduler is made.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class Scheduler:
             for one in value if name == "stepvalue" and value else (value,):
                 if one is not None:
                     real_number(f"lr_policy {lr_policy!r}: {name}", one)
-        self.lr_policy, self.settings, self.momentum = lr_policy, settings, momentum
+        self._policy, self._settings, self.momentum = lr_policy, settings, momentum
         self.groups = list(optimizer.param_groups)
         self.iteration = 0
         if momentum is not None and not all({"momentum", "betas"} & group.options.keys()
@@ -42,6 +43,21 @@ class Scheduler:
             raise ConfigError(f"{type(optimizer).__name__} has no momentum that a scheduler could change")
         self._set_base([group.lr for group in self.groups])
         self._apply()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("lr_policy", "settings", "base_lr") or name in vars(self).get("_settings", ()):
+            raise ConfigError(f"Scheduler: {name} is said where the scheduler is made; make another")
+        super().__setattr__(name, value)
+
+    @property
+    def lr_policy(self) -> str:
+        """The name of the policy."""
+        return self._policy
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings of the policy, as they were given."""
+        return MappingProxyType(self._settings)
 
     def rates(self, iteration: int) -> list[float]:
         """Return the learning rate of each group in an iteration, from 0; changes nothing."""
@@ -80,7 +96,7 @@ class Scheduler:
         return f"Scheduler({self.lr_policy}{', ' if said else ''}{said}, iteration={self.iteration})"
 
     def _set_base(self, rates):
-        schedules = [Schedule(self.lr_policy, base_lr=rate, **self.settings) for rate in rates]
+        schedules = [Schedule(self.lr_policy, base_lr=rate, **self._settings) for rate in rates]
         problems = [problem for schedule in schedules for _, problem in schedule.problems()]
         if problems:
             raise ConfigError.of(problems)

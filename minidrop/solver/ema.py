@@ -30,12 +30,21 @@ class EMA:
     """
 
     def __init__(self, params: Parameters, decay: float, warmup: bool = False):
-        self.decay = real_number("EMA: decay", decay, "a number from 0 to below 1", lambda d: 0 <= d < 1)
+        self.decay = decay
         self.parameters, self.warmup = named_parameters(params), warmup
         self.updates = 0
         with fits_into_memory("EMA: the averages of the weights"):
             self.averages = {name: self._copy(p) for name, p in self.parameters.items()}
         self._weights: dict[str, np.ndarray] | None = None      # while the averages are applied
+
+    @property
+    def decay(self) -> float:
+        """The decay of the next updates; it may be set at any time. Raises ConfigError."""
+        return self._decay
+
+    @decay.setter
+    def decay(self, value: float) -> None:
+        self._decay = real_number("EMA: decay", value, "a number from 0 to below 1", lambda d: 0 <= d < 1)
 
     @property
     def rate(self) -> float:

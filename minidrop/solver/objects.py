@@ -26,6 +26,7 @@ from minidrop.solver.object_ranks import check_loss, check_shared, described_dat
 from minidrop.solver.object_settings import settings_of
 from minidrop.solver.prepare import net_of
 from minidrop.solver.ranks import Ranks
+from minidrop.solver.read_once import ReadOnce
 from minidrop.solver.rule_update import RuleUpdate
 from minidrop.solver.source import Source
 from minidrop.solver.updater import Updater
@@ -104,6 +105,9 @@ class Objects(Source):
     def early_stopping(self, settings: SolverParameter) -> EarlyStopping | None:
         return self.stopping
 
+    def read(self, settings: SolverParameter) -> ReadOnce:
+        return ReadOnce(settings, frozenset(), "change the optimizer's groups, or make another scheduler")
+
     def begin(self, solver: Solver) -> None:
         """Bring a solver to the optimizer's number of steps and the loader's place."""
         solver.callbacks.insert(0, self)        # the others see objects that have moved
@@ -129,6 +133,7 @@ class Objects(Source):
 
         Raises ConfigError if a loop by hand has taken steps meanwhile, or the optimizer has other groups.
         """
+        self.read_once.check(solver.settings)
         if list(map(id, self.optimizer.param_groups)) != list(map(id, self.groups)):
             raise ConfigError("the optimizer's groups are others than when the solver was made, which would "
                               "not train them; make a new solver (Solver.of), which begins where this is")

@@ -11,6 +11,7 @@ from minidrop.net import Net
 from minidrop.solver.early_stopping import EarlyStopping
 from minidrop.solver.lr_policy import learning_rate
 from minidrop.solver.prepare import as_solver_config, net_of
+from minidrop.solver.read_once import ReadOnce
 from minidrop.solver.updater import Updater
 
 if TYPE_CHECKING:
@@ -48,13 +49,19 @@ class Source:
         """Return the callback that ends the training early, None for none."""
         return EarlyStopping.of(settings)
 
+    def read(self, settings: SolverParameter) -> ReadOnce:
+        """Return the settings that a solver reads when it is made."""
+        return ReadOnce(settings)
+
     def begin(self, solver: Solver) -> None:
         """Bring a new solver to where the source stands, with the callbacks that it asks for."""
+        self.read_once = self.read(solver.settings)
         if solver.early_stopping is not None:
             solver.add_callback(solver.early_stopping)
 
     def running(self, solver: Solver) -> AbstractContextManager[None]:
         """Return a context in which the solver runs; raises ConfigError where it may not."""
+        self.read_once.check(solver.settings)
         return nullcontext()
 
     def follow(self, solver: Solver) -> None:

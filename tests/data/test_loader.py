@@ -396,6 +396,16 @@ def test_wrong_settings(make, message):
         make()
 
 
+def test_what_gives_the_batches_is_said_where_a_loader_is_made():
+    """A change afterwards did nothing, or made its state one of other batches."""
+    own = DataLoader(arrays(6), 2, shuffle=True, seed=1)
+    for name in ("batch_size", "shuffle", "seed", "drop_last", "dataset", "collate", "augment", "collate_fn"):
+        with pytest.raises(DataError, match=f"DataLoader: {name} is said where the loader is made"):
+            setattr(own, name, 3)
+    own.workers, own.note = 2, "mine"
+    assert own.batch_size == 2 and len(list(own)) == 3 and own.sample(4)[0].shape[0] == 4
+
+
 # -- generators ----------------------------------------------------------------------------------------------
 def test_the_length_of_a_generator():
     loader = DataLoader(GeneratorDataset(numbers, length=23), 5)

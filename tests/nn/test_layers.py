@@ -1,5 +1,6 @@
 """The ready modules: against PyTorch's of the same names, and what they say of mistakes."""
 
+import copy
 import re
 
 import numpy as np
@@ -208,6 +209,58 @@ def test_attributes_that_would_change_nothing_are_refused():
     noted = Noted(0.25)
     noted.note = None
     assert (noted.rate, noted.note, linear.bias.shape) == (0.25, None, (3,))
+
+
+CHANGES = {
+    "momentum": (lambda: nn.BatchNorm(4), 0.01), "eps": (lambda: nn.BatchNorm(4), 1e-3),
+    "padding": (lambda: nn.Conv2d(3, 4, 3), 1), "groups": (lambda: nn.Conv2d(4, 4, 3), 2),
+    "heads": (lambda: nn.MultiHeadAttention(8, 2), 4), "dropout": (lambda: nn.MultiHeadAttention(8, 2), 0.5),
+    "affine": (lambda: nn.LayerNorm(4), False), "reduction": (lambda: nn.CrossEntropyLoss(), "sum"),
+    "label_smoothing": (lambda: nn.CrossEntropyLoss(), 0.1), "axis": (lambda: nn.Softmax(1), 2),
+    "bias": (lambda: nn.Linear(4, 3), False), "initial": (lambda: nn.PReLU(), 0.5),
+    "name": (lambda: nn.Linear(4, 3), "scores"), "channels": (lambda: nn.PReLU(), 3),
+}
+
+
+@in_turn("name", list(CHANGES))
+def test_an_argument_of_the_constructor_is_no_attribute(name):
+    made, value = CHANGES[name]
+    module = made()
+    with pytest.raises(md.ConfigError, match=f"{name} is a setting, said where the module is made; make"):
+        setattr(module, name, value)
+    assert name not in vars(module)
+
+
+def test_settings_are_read_alone():
+    """The nets have read them: `drop.settings["dropout_ratio"] = 0.1` changed nothing without a word."""
+    drop = nn.ApproxDropout(0.5)
+    for change in (lambda: drop.settings.update(dropout_ratio=0.1), lambda: drop.settings.clear(),
+                   lambda: drop.settings.__setitem__("dropout_ratio", 0.1),
+                   lambda: setattr(drop, "settings", {"dropout_ratio": 0.1})):
+        with pytest.raises(md.ConfigError, match="ApproxDropout: settings are said where the module is made"):
+            change()
+    assert drop.settings == copy.deepcopy(drop).settings == {"dropout_ratio": 0.5}
+
+
+def test_a_class_of_ones_own_stores_what_it_likes():
+    class Padded(nn.Conv2d):
+        def __init__(self, channels, groups=2):
+            super().__init__(channels, channels, 3, groups=groups)
+            self.padding, self.groups = 1, groups
+
+    class Shifted(nn.Linear):
+        def __init__(self, units):
+            super().__init__(units, units, bias=False)
+            self.bias = nn.Weight(units, filler={"type": "constant", "value": 2})
+
+        def forward(self, x):
+            return super().forward(x) + self.bias
+
+    assert (Padded(4).padding, Padded(4).groups) == (1, 2)
+    shifted, x = Shifted(3).to("cpu"), numbers(2, 3)
+    np.testing.assert_allclose(shifted(x).numpy(), x @ shifted.weight.data.T + 2, rtol=1e-5)
+    with pytest.raises(md.ConfigError, match="weight_filler is a setting"):
+        shifted.weight_filler = "xavier"
 
 
 def test_a_layer_that_has_no_parameters_after_all():

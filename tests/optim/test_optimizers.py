@@ -409,5 +409,10 @@ def test_attributes_that_would_change_nothing_are_refused():
         assert group.options[name] == value
     with pytest.raises(ConfigError, match=r"SGD: weight_decay is a setting, .*param_groups\[i\]\.change"):
         optim.SGD([weight], lr=0.1).weight_decay = 0.5
+    for name, said in (("lr", "group.lr"), ("momentum", r"group.change\(momentum")):
+        with pytest.raises(ConfigError, match=f"a group is no dictionary: {said}"):     # as PyTorch's is
+            group[name] = 0.5
+    with pytest.raises(ConfigError, match=r"group.options\['betas'\] reads it"):
+        group["betas"]
     group.lr, group.weight_decay, optimizer.lr, optimizer.note = 0.2, 0.1, 0.3, "mine"
     assert (group.lr, group.weight_decay) == (0.3, 0.1)

@@ -1,5 +1,7 @@
 """Schedulers of optimizers: the solver's policies and PyTorch's, groups, states, and what is refused."""
 
+import copy
+
 import numpy as np
 import pytest
 from cases import in_turn
@@ -159,3 +161,14 @@ def test_a_scheduler_goes_to_any_iteration():
         sought.seek(iteration)
     assert ones[0].lr == ones[1].lr and ones[0].param_groups[0].options == ones[1].param_groups[0].options
     assert sought.state_dict()["iteration"] == 3
+
+
+def test_settings_are_said_where_a_scheduler_is_made():
+    """Its rates follow from those that it was given; an attribute or entry changed nothing."""
+    scheduler = schedulers.cosine(optimizer(0.5), 10, min_lr=0.1)
+    for name in ("max_iter", "min_lr", "lr_policy", "settings", "base_lr"):
+        with pytest.raises(ConfigError, match=f"Scheduler: {name} is said where the scheduler is made"):
+            setattr(scheduler, name, 5)
+    with pytest.raises(TypeError):
+        scheduler.settings["max_iter"] = 5
+    assert copy.deepcopy(scheduler).rates(10) == scheduler.rates(10) == [0.1]

@@ -130,6 +130,20 @@ def test_a_decay_out_of_range_is_refused(backend, decay):
         EMA(parameters(backend), decay)
 
 
+def test_a_decay_may_be_set_between_updates(backend):
+    p = Parameter(np.zeros(1), backend)
+    ema = EMA([p], 0.5)
+    p.data[...] = 8
+    ema.update()
+    ema.decay = 0.75
+    ema.update()
+    [average] = ema.averages.values()
+    assert average.tolist() == [5.0]
+    with pytest.raises(ConfigError, match="EMA: decay: expected a number from 0 to below 1, got 3"):
+        ema.decay = 3
+    assert ema.decay == 0.75
+
+
 def test_names_of_parameters(backend):
     one, two, three = (Parameter(backend.zeros((2,), "float64"), backend, name) for name in ("w", "w", None))
     assert list(EMA([one, two, three], 0.5).parameters) == ["w", "w 1", "parameter 2"]
