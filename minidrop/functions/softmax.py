@@ -75,15 +75,20 @@ class SoftmaxCrossEntropy(Function):
     "VALID" divides by the sum of the weights of the labels that count. Raises DataError for a label out of
     range, with its place, ShapeError for another number of weights.
 
+    A label's probability below the smallest normal number counts as that, as in Caffe: of float32 the loss of
+    a place is at most 87.3. exact: not so, log softmax(x) is what it is.
+
     With 10,000 classes the scores are the largest array of a net. So only one other array of their size is
     made: it holds the probabilities, and backward turns them into the gradient.
     """
 
-    __slots__ = ("axis", "ignore_label", "normalization", "smoothing", "class_weight", "weight", "moved",
-                 "label", "valid", "normaliser", "probability")
+    __slots__ = ("axis", "ignore_label", "normalization", "smoothing", "class_weight", "exact", "weight",
+                 "moved", "label", "valid", "normaliser", "probability")
 
     def __init__(self, axis: int = 1, ignore_label: int | None = None, normalization: str = "VALID",
-                 smoothing: float = 0.0, class_weight: np.ndarray | Sequence[float] | None = None):
+                 smoothing: float = 0.0, class_weight: np.ndarray | Sequence[float] | None = None,
+                 exact: bool = False):
+        self.exact = exact
         self.axis, self.ignore_label, self.normalization = axis, ignore_label, normalization
         self.smoothing, self.class_weight = smoothing, class_weight
 
@@ -109,9 +114,28 @@ class SoftmaxCrossEntropy(Function):
             probability.reshape(moved.shape)[...] = moved
             source = probability
         losses = backend.cross_entropy(source, self.label, probability, self.smoothing, weight)
+        if self.exact:
+            self._correct(backend, losses, moved)
         if self.valid is not None:
             losses *= self.valid
-        return (losses.sum() / -self.normaliser).reshape(())
+        # + 0: without a place that counts the loss is 0, not -0.
+        return (losses.sum() / -self.normaliser + x.dtype.type(0)).reshape(())
+
+    def _correct(self, backend, losses, scores):
+        """Let the logarithms of probabilities that are 0 to rounding be those of the scores."""
+        xp, number, smallest = backend.xp, losses.dtype.type, np.finfo(losses.dtype).tiny
+        places = xp.arange(len(losses))
+        low = self.probability[places, self.label] < smallest
+        if self.valid is not None:
+            low &= self.valid != 0
+        if not backend.capturing and not bool(low.any()):
+            return
+        scores = scores.reshape(self.probability.shape)
+        largest = self.probability.max(axis=1)              # 1 / sum_j exp(x_j - the largest score)
+        with np.errstate(invalid="ignore"):                 # of a row whose scores are infinite, not in `low`
+            exact = scores[places, self.label] - scores.max(axis=1) + xp.log(largest)
+        weight = number(1 - self.smoothing) * (1 if self.weight is None else self.weight[self.label])
+        losses += xp.where(low, weight * (exact - number(math.log(smallest))), number(0))
 
     def _weights(self, backend, classes, dtype):
         """Return class_weight on the device, None for none."""

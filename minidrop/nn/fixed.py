@@ -47,7 +47,8 @@ def _constructors(kind: Any) -> tuple[inspect.Signature, frozenset[str]]:
 
 def given_to(module: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return {argument: value} of what a module is made with, as far as its attributes do not change it."""
-    signature, names = _constructors(type(module))
+    kind: Any = type(module)
+    signature, names = _constructors(kind)
     if not names:
         return {}
     try:

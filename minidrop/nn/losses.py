@@ -18,6 +18,9 @@ class CrossEntropyLoss(Layer):
     axis: that of the classes, for scores (N, classes, ...) 1, for sequences (steps, streams, classes) 2.
     ignore_label: places with this label do not count. label_smoothing: the share of each label that all
     classes are given alike. reduction: "mean", "sum", or "batch", the sum over the length of axis 0.
+
+    As in Caffe a place's loss is at most 87.3 in float32, with an exact gradient; that of
+    functions.cross_entropy has no bound.
     """
 
     def __init__(self, axis: int = 1, ignore_label: int | None = None, label_smoothing: float = 0.0,
