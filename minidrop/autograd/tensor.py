@@ -270,6 +270,7 @@ class Parameter(Tensor):
     def copy_from(self, other: Parameter) -> None:
         """Copy values, gradient and multipliers from a Parameter of the same shape."""
         self.data[...] = other.data
+        self.note_change()
         self.blocks = [Block(block.data.copy(), block.rows, block.cols) for block in other.blocks]
         self.requires_grad = other.requires_grad
         self.lr_mult, self.decay_mult = other.lr_mult, other.decay_mult

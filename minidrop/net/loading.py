@@ -213,6 +213,7 @@ def copy_values(net: Net, values: Iterable[tuple[str, np.ndarray]]) -> None:
     for name, array in values:
         target = targets[name].data
         target[...] = net.backend.asarray(array.reshape(target.shape), net.dtype)
+        targets[name].note_change()
 
 
 def is_finite(array: np.ndarray, dtype: str) -> bool:

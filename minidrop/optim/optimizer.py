@@ -245,16 +245,19 @@ class Optimizer:
     @contextmanager
     def restored(self) -> Iterator[None]:
         """Restore on exit what steps change: weights, history, counts of steps; and lr and weight_decay."""
-        weights, state = [(p, p.data.copy()) for p in self.parameters.values()], self.state_dict()
+        weights = [(p, p.data.copy(), p.changed) for p in self.parameters.values()]
+        state = self.state_dict()
         groups = list(self.param_groups)
         try:
             yield
         finally:
             self.param_groups = groups
-            for parameter, before in weights:
+            for parameter, before, changed in weights:
                 with parameter.backend.active():
                     parameter.data[...] = before
                     parameter.clear_grad()
+                if parameter.changed != changed:
+                    parameter.note_change()
             self._set(state)
 
     def _state(self):

@@ -191,6 +191,8 @@ def restore(solver: Solver, path: str | PathLike) -> None:
     for key, target in _state_arrays(solver).items():
         if key in expected:
             target[...] = solver.net.backend.asarray(arrays[key], target.dtype)
+    for parameter in solver.net.parameters().values():
+        parameter.note_change()
     _restore_averages(solver, path, attrs)
     _restore_callbacks(solver, path, states)
     solver.iteration = attrs["iteration"]

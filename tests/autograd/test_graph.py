@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import minidrop as md
 from minidrop import Function, Kept, Parameter, Tensor, check_gradients, functions, nn, optim
 from minidrop.autograd import backward, graph
 from minidrop.errors import GraphError, LostRankError, MinidropError, ShapeError
@@ -92,18 +93,39 @@ class TestParametersThatChange:
                                              "forward, .* run forward again behind the step"):
             ys[1].sum().backward()
 
-    @pytest.mark.parametrize("change", ["load_state_dict", "copy_to_parameters"])
-    def test_other_ways_to_change_them(self, change):
-        model = nn.Sequential(nn.Linear(3, 4), nn.LSTM(4, 2)).to("cpu")
-        averages, y = optim.EMA(model.named_parameters(), 0.5), model(numbers(6, 2, 3)).sum()
+    @pytest.mark.parametrize("change", ["load_state_dict", "copy_to_parameters", "load_weights",
+                                        "from_torch_state_dict", "copy_from"])
+    def test_other_ways_to_change_them(self, change, tmp_path):
+        model, x = nn.Sequential(nn.Linear(3, 4), nn.LSTM(4, 2)).to("cpu"), numbers(6, 2, 3)
+        averages, y = optim.EMA(model.named_parameters(), 0.5), model(x).sum()
         with averages.applied():        # afterwards all is as it was
             pass
         if change == "load_state_dict":
             model.load_state_dict(model.state_dict())
+        elif change == "load_weights":
+            model.net_for(x).save(tmp_path / "w.h5")
+            model.net_for(x).load_weights(tmp_path / "w.h5")
+        elif change == "from_torch_state_dict":
+            md.from_torch_state_dict(model.net_for(x), md.to_torch_state_dict(model.net_for(x)))
+        elif change == "copy_from":
+            model[1].weight.copy_from(model[1].weight)
         else:
             averages.copy_to_parameters()
         with pytest.raises(GraphError, match="whose values have changed since forward"):
             y.backward()
+
+    def test_a_restored_optimizer(self, parts):
+        """A pass of before is not refused, one of after a step within it is."""
+        weights, optimizer, x = parts
+        before = functions.linear(functions.linear(Tensor(x), weights[0]).tanh(), weights[1]).sum()
+        with optimizer.restored():
+            pass
+        before.backward()
+        with optimizer.restored():
+            optimizer.step()
+            within = functions.linear(functions.linear(Tensor(x), weights[0]).tanh(), weights[1]).sum()
+        with pytest.raises(GraphError, match="whose values have changed since forward"):
+            within.backward()
 
     def test_what_it_does_not_read_is_not(self, parts):
         """The first product of a net has no input gradient, and a sum none that depends on values."""

@@ -262,3 +262,15 @@ def test_a_smaller_last_batch_with_the_steps_first():
     with pytest.raises(md.ConfigError, match=r"has 2 records in place of 16, but LSTM 'lstm' is "
                        r"stateful: what it carries on is for 16; let the loader drop_last"):
         solver_of(model, sgd(model), batches)
+
+
+def test_a_pass_of_before_a_restored_snapshot_is_refused(tmp_path):
+    model = mlp()
+    solver = solver_of(model, sgd(model))
+    solver.step(2)
+    path = solver.snapshot(tmp_path / "half.h5")
+    solver.step(2)
+    loss = model.eval()(X).sum()
+    solver.restore(path)
+    with pytest.raises(md.GraphError, match="whose values have changed since forward"):
+        loss.backward()
