@@ -198,8 +198,9 @@ class Run:
                  for (ref, weight), own in zip(net.losses, scales, strict=True)
                  if self.tensors[ref].requires_grad]
         if not roots:
-            raise DataError("backward finds nothing to do: forward ran under no_grad, every lr_mult is 0, or "
-                            "no loss has a gradient (Accuracy, F1, ArgMax and Threshold pass none on)")
+            raise DataError("backward finds nothing to do: forward ran under no_grad, every parameter is "
+                            "frozen or has an lr_mult of 0, or no loss has a gradient (Accuracy, F1, "
+                            "ArgMax and Threshold pass none on)")
         self.spent = True
         xp = net.backend.xp
         with net.backend.active():

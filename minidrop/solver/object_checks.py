@@ -155,3 +155,21 @@ def check_parameters(model: Module, groups: Sequence[Any], scheduler: Any, train
             if other := [name for name in own if ours.get(name) is not own[name]]:
                 raise ConfigError(f"test: {layer} reads {other[0]}, which is no parameter of that layer in "
                                   f"training; let the model's forward use the same layers in both")
+
+
+def check_parts(model: Module, parts: Sequence[tuple[Module, bool]]) -> None:
+    """Raise ConfigError where a model has other modules than those traced, or others of them are in training.
+
+    parts: [(module, whether it was in training)]. A model that is in eval mode as a whole has been used
+    meanwhile, and trains as it did.
+    """
+    now = [(module, module.training) for module in model.modules()]
+    if [id(module) for module, _ in now] != [id(module) for module, _ in parts]:
+        what = "it has other modules"
+    elif changed := [module for (module, training), (_, before) in zip(now, parts, strict=True)
+                     if training != before and any(dict(now).values())]:
+        what = f"{changed[0].describe()} is {'' if changed[0].training else 'not '}in training, other"
+    else:
+        return
+    raise ConfigError(f"model: {what} than when the solver was made, which trains the net of then; make a "
+                      f"new solver (Solver.of), which begins where this is")

@@ -20,8 +20,8 @@ from minidrop.solver.alike import check_alike
 from minidrop.solver.communicator import Communicator
 from minidrop.solver.early_stopping import EarlyStopping
 from minidrop.solver.events import Event
-from minidrop.solver.named import checked_state
-from minidrop.solver.object_checks import Tested, check_parameters, check_types, tests_of
+from minidrop.solver.named import check_unmoved, checked_state
+from minidrop.solver.object_checks import Tested, check_parameters, check_parts, check_types, tests_of
 from minidrop.solver.object_ranks import check_loss, check_shared, described_data, warn_of_others
 from minidrop.solver.object_settings import settings_of
 from minidrop.solver.prepare import net_of
@@ -68,6 +68,7 @@ class Objects(Source):
         message = settings_of(settings, max_iter, epochs, train, model, self.groups, scheduler, self.train,
                               self.tests, early_stopping)
         super().__init__(SolverConfig.of(message, "Solver.of"))
+        self.parts = [(module, module.training) for module in model.modules()]
 
     def _objective(self, loss, metrics, loader, inputs, training, name="", ranks=1):
         batches = LoaderBatches(loader)
@@ -137,6 +138,9 @@ class Objects(Source):
         if list(map(id, self.optimizer.param_groups)) != list(map(id, self.groups)):
             raise ConfigError("the optimizer's groups are others than when the solver was made, which would "
                               "not train them; make a new solver (Solver.of), which begins where this is")
+        check_parts(self.model, self.parts)
+        for group in self.groups:
+            check_unmoved("Solver.of", group.parameters, group.history)
         steps = self.groups[0].iteration
         if steps != solver.iteration:
             raise ConfigError(f"the optimizer took {steps} steps and the solver {solver.iteration}: a loop "
@@ -243,8 +247,8 @@ def solver_of(cls: type[Solver], model: Module, loss: Callable[..., Any], optimi
 
     The solver begins where the objects stand: at the optimizer's number of steps, the loader's place, the
     weights as they are. They move with it, so that a loop written by hand can go on from there. The model is
-    traced here: of what is changed in it later, only values count. Modules in eval mode stay so; tests put
-    all into it.
+    traced here: of what is changed in it later, only values count, and other modules, or others in training,
+    are refused. Modules in eval mode stay so; tests put all into it.
 
     communicator: as in `Solver`. Every rank makes the same objects: the loader's batch_size is that of all
     ranks together, each of which trains its part of the batch, and the sum is that of one process.

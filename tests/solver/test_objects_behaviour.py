@@ -274,3 +274,29 @@ def test_a_pass_of_before_a_restored_snapshot_is_refused(tmp_path):
     solver.restore(path)
     with pytest.raises(md.GraphError, match="whose values have changed since forward"):
         loss.backward()
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda model: setattr(model, "last", nn.Linear(8, CLASSES)), "it has other modules than when"),
+    (lambda model: model.norm.eval(), "BatchNorm 'norm' is not in training, other than when"),
+    (lambda model: model.drop.eval(), "ApproxDropout 'drop' is not in training, other than when"),
+    (lambda model: model.frozen.train(), "BatchNorm 'frozen' is in training, other than when"),
+    (lambda model: model.to(dtype="float64"), "Solver.of: first.weight is in float64, but what is kept"),
+])
+def test_a_model_that_is_another_than_the_solver_trains(change, words):
+    """The net was traced: a new head was not trained, and a norm that was frozen went on."""
+    model = nn.Sequential(first=nn.Linear(INPUTS, 8), norm=nn.BatchNorm(8), frozen=nn.BatchNorm(8),
+                          drop=nn.ApproxDropout(0.5), last=nn.Linear(8, CLASSES)).set_seed(1)
+    model.frozen.eval()
+    solver = solver_of(model, sgd(model))
+    solver.step()
+    model.eval()(X)
+    solver.step()               # the model is only used
+    model.train()
+    model.frozen.eval()
+    solver.step()
+    change(model)
+    for run in (solver.step, solver.solve):
+        with pytest.raises(md.ConfigError, match=words):
+            run()
+    assert solver.iteration == 3
