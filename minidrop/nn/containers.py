@@ -43,6 +43,9 @@ class Sequential(Module):
         found = _at(self, place)
         return Sequential(**found) if isinstance(found, dict) else found
 
+    def __setitem__(self, place: int, module: Module) -> None:
+        self.add_module(_name_at(self, place), module)
+
 
 class ModuleList(Module):
     """A list of modules, called "0", "1", ...; a module's forward says what is done with them."""
@@ -75,6 +78,9 @@ class ModuleList(Module):
     def __getitem__(self, place: int | slice) -> Any:
         found = _at(self, place)
         return ModuleList(found.values()) if isinstance(found, dict) else found
+
+    def __setitem__(self, place: int, module: Module) -> None:
+        self.add_module(_name_at(self, place), module)
 
 
 class ModuleDict(Module):
@@ -133,3 +139,10 @@ def _at(module, place):
         # Names as keywords must stay the same, or the slice's layers would have others than the whole.
         return dict(items[place])
     return items[place][1]
+
+
+def _name_at(module, place):
+    """Return the name of the child at a place. Raises ConfigError for a slice, and IndexError."""
+    if isinstance(place, slice):
+        raise ConfigError(f"{module.describe()}: set one place after the other, not a slice")
+    return list(module._children)[place]

@@ -44,11 +44,11 @@ class Tree:
             raise ConfigError(f"{self.describe()}: {name} is a {type(value).__name__} of modules, whose "
                               f"parameters would not be found; use nn.ModuleList, nn.ModuleDict or "
                               f"nn.Sequential")
-        self._forget(name)
         if isinstance(value, Tree):
             vars(self).pop(name, None)
             self.add_module(name, value)
         else:
+            self._forget(name)
             object.__setattr__(self, name, value)
             self._changed()
 
@@ -67,7 +67,7 @@ class Tree:
         self._changed()
 
     def add_module(self, name: str, module: Any) -> None:
-        """Hold a module under a name, as setting an attribute does.
+        """Hold a module under a name, as setting an attribute does; in the place of the one of this name.
 
         Raises ConfigError for a name that cannot be one, and for what is no module.
         """
@@ -79,8 +79,8 @@ class Tree:
         self._check_name(name)
         if module is self or any(one is self for one in module.modules()):
             raise ConfigError(f"{self.describe()} cannot hold itself, as {name!r}")
-        self._forget(name)
-        self._children[name] = module
+        self._leave(name)
+        self._children[name] = module       # where its name stands
         module._parents.append((self, name))
         self._changed()
 
@@ -100,10 +100,14 @@ class Tree:
 
     def _forget(self, name):
         """Hold no module under a name any more; returns whether one was."""
-        child = self._children.pop(name, None)
+        self._leave(name)
+        return self._children.pop(name, None) is not None
+
+    def _leave(self, name):
+        """Let the module of a name, if there is one, forget that it is held here."""
+        child = self._children.get(name)
         if child is not None:
             child._parents[:] = [one for one in child._parents if one[0] is not self or one[1] != name]
-        return child is not None
 
     def _changed(self):
         """Forget the nets that this module is a part of."""

@@ -78,6 +78,25 @@ def test_names_and_order():
     assert [type(one).__name__ for one in model.first[1:3]] == ["ReLU", "ApproxDropout"]
 
 
+def test_a_module_takes_the_place_of_the_one_that_it_replaces():
+    """As a new head does, however it is set. It moved to the end, and the model was another."""
+    model = nn.Sequential(a=nn.Linear(4, 5), b=nn.ReLU(), c=nn.Linear(5, 2)).to("cpu")
+    x = numbers(3, 4)
+    model(x)
+    head = nn.Linear(5, 6)
+    model[-1] = head
+    model.b = nn.Tanh()
+    model.add_module("a", nn.Linear(4, 5))
+    assert [name for name, _ in model.named_children()] == ["a", "b", "c"] and model.c is head
+    np.testing.assert_array_equal(model(x).numpy(), model.c(model.b(model.a(x))).numpy())
+    held, named = nn.ModuleList([nn.ReLU(), nn.ReLU()]), nn.ModuleDict({"x": nn.ReLU(), "y": nn.ReLU()})
+    held[0], named["x"] = nn.Tanh(), nn.Tanh()
+    assert [[type(one) for one in several] for several in (held, named.values())] == [[nn.Tanh, nn.ReLU]] * 2
+    for place, error in ((slice(1), md.ConfigError), (3, IndexError)):
+        with pytest.raises(error):
+            model[place] = nn.ReLU()
+
+
 def test_repr_is_a_tree():
     assert repr(Tree().dict) == "ModuleDict(\n  (a): LayerNorm(3)\n  (b): ReLU()\n)"
     assert repr(nn.Conv2d(1, 2, kernel_size=3)) == "Conv2d(1, 2, kernel_size=3)"
