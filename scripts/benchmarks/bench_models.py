@@ -19,6 +19,7 @@ from minidrop.backend import Backend
 from minidrop.config import TRAIN, NetParameter, SolverParameter, decimal, load_net, load_solver
 from minidrop.config.assign import assign
 from minidrop.net.costs import costs
+from minidrop.solver.lr_policy import SHAPING
 
 FOLDER = Path(__file__).resolve().parents[2] / "models"
 DROPS = ("Dropout", "ApproxDropout")
@@ -134,8 +135,11 @@ class FileModel(Model):
 
     def settings(self, method, rate, **changes):
         """Return the SolverParameter for timings; the learning rate is low: nothing may diverge."""
-        return self.solver_settings(self.net(method, rate), 10**9, **{
+        settings = self.solver_settings(self.net(method, rate), 10**9, **{
             "base_lr": 1e-3, "lr_policy": "fixed", "random_seed": 0, **changes})
+        for field in SHAPING:           # what the policy of the file reads
+            settings.ClearField(field)
+        return settings
 
     def solver_settings(self, net, iterations, **changes):
         """Return the SolverParameter of the file for another net and length.
