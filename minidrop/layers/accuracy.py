@@ -25,6 +25,7 @@ class Accuracy(Layer):
 
     bottoms = (2, 2)
     tops = (1, 2)
+    learnable_tops = 0
 
     def setup(self, scores: tuple[int, ...], labels: tuple[int, ...]) -> list[tuple[int, ...]]:
         settings = self.settings

@@ -24,6 +24,8 @@ class ArgMax(Layer):
     entries the one with the higher index comes first.
     """
 
+    learnable_tops = 0
+
     def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         settings = self.settings
         self.axis = self.along = (checked_axis(settings.axis, len(shape)) if settings.HasField("axis")

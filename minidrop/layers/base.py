@@ -74,6 +74,7 @@ class Layer:
     tops: tuple[int, int | None] = (1, 1)
     is_data = False            # feeds the net and has no bottoms
     is_loss = False            # its first top has loss_weight 1 by default
+    learnable_tops: int | None = None       # only so many of its tops, the first, have a gradient (None: all)
     averages = "arithmetic"    # mean of its tops over test batches; "geometric": exp of the mean logarithm
     weighs_labels = False      # whether loss_param { label_smoothing class_weight } apply
     reads_loss_param: tuple[str, ...] = ()     # which of Caffe's fields of loss_param apply

@@ -27,6 +27,7 @@ class CRF(Layer):
     tops = (1, 2)
     along = 0
     is_loss = True
+    learnable_tops = 1
     reads_loss_param = LOSS_FIELDS
     axis = 2
 

@@ -22,6 +22,7 @@ class F1(Layer):
 
     bottoms = (2, 2)
     tops = (1, 4)
+    learnable_tops = 0
     capturable = False         # it counts on the host
     counts = functions.ChunkCounts(0, 0, 0, 0, 0)
 

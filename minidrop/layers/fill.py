@@ -23,6 +23,8 @@ class Fill(Layer):
     with, for as many steps and streams as x has.
     """
 
+    learnable_tops = 0
+
     def setup(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         for i, dim in enumerate(self.settings.shape.dim):
             if dim < 0:

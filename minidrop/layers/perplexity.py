@@ -21,6 +21,7 @@ class Perplexity(Layer):
 
     bottoms = (2, 2)
     averages = "geometric"
+    learnable_tops = 0
     reads_loss_param = ("ignore_label",)
 
     def setup(self, scores: tuple[int, ...], labels: tuple[int, ...]) -> list[tuple]:

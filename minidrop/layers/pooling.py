@@ -26,6 +26,7 @@ class Pooling(Layer):
     """
 
     tops = (1, 2)
+    learnable_tops = 1
 
     def read_settings(self) -> None:
         settings = self.settings

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class Threshold(Layer):
     """y = 1 where x > threshold, 0 elsewhere. No gradient passes: Caffe refuses to compute one."""
 
+    learnable_tops = 0
+
     def read_settings(self) -> None:
         self.threshold = decimal(self.settings.threshold)
 

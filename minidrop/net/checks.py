@@ -50,6 +50,30 @@ def check_sizes(node: Node, tops: dict[BlobRef, tuple[int, ...]]) -> None:
                               f"memory holds; make it smaller")
 
 
+def check_losses(graph: Graph, problems: Problems) -> None:
+    """Add to `problems` each loss that is computed of trained parameters, but has no gradient.
+
+    Caffe ends at it with "Not Implemented". In phase TEST it only counts in what is shown, as there.
+    """
+    own = {id(node) for found in graph.parameters if found.lr_mult != 0 for node, _ in found.users}
+    trained: set[BlobRef] = set()
+    cut: dict[BlobRef, str] = {}        # what depends on trained blobs alone through a layer of this name
+    for node in (node for node in graph.nodes if node.is_sound and node.layer.training):
+        wanted = node.config.propagate_down or [True] * len(node.bottoms)
+        read = [ref for ref, passes in zip(node.bottoms, wanted, strict=False) if passes]
+        depends = id(node) in own or any(ref in trained for ref in read)
+        if depends:
+            trained.update(node.tops[:node.layer.learnable_tops])
+        stops = [node.name] if depends else [cut[ref] for ref in read if ref in cut]
+        cut |= {ref: stops[0] for ref in node.tops if stops and ref not in trained}
+        weights = node.config.loss_weight or [float(node.layer.is_loss)]
+        for ref, weight in zip(node.tops, weights, strict=False):
+            if weight and ref in cut:
+                problems.add(node.index, f"{ref.name!r} counts in the loss, but trains nothing: layer "
+                                         f"{cut[ref]!r} passes no gradient on; set loss_weight: 0",
+                             "loss_weight")
+
+
 def can_share(one: tuple[int, ...], other: tuple[int, ...], is_permissive: bool) -> bool:
     """Return whether layers can share an array of these shapes: PERMISSIVE asks for as many entries alone."""
     return math.prod(one) == math.prod(other) if is_permissive else tuple(one) == tuple(other)
@@ -120,7 +144,14 @@ def check_twins(graph: Graph, problems: Problems) -> None:
         else:
             renamed.append((problems.config.where(node.index, "name"), what, "this one" if name else "it",
                             node.name))
+    config = problems.config
+    if not renamed or ("twins", *renamed[0]) in config.told:        # of another phase
+        return
+    config.told.add(("twins", *renamed[0]))
     for found in renamed[:MOST_MISTAKES]:
         log.warning("%s: %s; %s is called %r here", *found)
     if len(renamed) > MOST_MISTAKES:
         log.warning("... and %d more layers without a name of their own", len(renamed) - MOST_MISTAKES)
+
+
+CHECKS = (check_twins, check_vocabularies, check_outputs, check_losses)     # in the order of their reports

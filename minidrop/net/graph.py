@@ -20,7 +20,7 @@ from minidrop.errors import ConfigError, MinidropError, nearest
 from minidrop.fillers import check_filler
 from minidrop.layers import layer_class
 from minidrop.layers.flow import OWN, Adds, Drops, Pass, Product
-from minidrop.net.checks import can_share, check_outputs, check_sizes, check_twins, check_vocabularies
+from minidrop.net.checks import CHECKS, can_share, check_sizes
 from minidrop.net.problems import Problems
 from minidrop.patterns.drop_site import DropSite
 
@@ -153,7 +153,7 @@ def build_graph(config: NetConfig, context: Context, problems: Problems | None =
     graph = _wire(config, found)
     _make_layers(graph, context, found)
     _infer_shapes(graph, found)
-    for check in (check_twins, check_vocabularies, check_outputs):
+    for check in CHECKS:
         check(graph, found)
     if problems is None:
         found.raise_any()

@@ -98,7 +98,7 @@ class Net(Weights, Predicts, Lifetime):
             values.warn_of_unshared(self.graph, shared)
         elif share is None:         # others are given their values; and what reads as they do was warned of
             warn_of_unread_losses(self.graph, self.config)
-            if phase == "TRAIN":
+            if phase == "TRAIN" and any(any(loss_weights(node)) for node in self.graph.nodes):
                 values.warn_of_unread(self.graph, self.config)
         self.params = values.make_parameters(self.graph, self.config, self.backend, dtype, self.seed, shared,
                                              fills)

@@ -1,6 +1,7 @@
 """A net with less room than its text has tokens is refused when it is built, not at the first rare token."""
 
 import pytest
+from cases import in_turn
 
 from minidrop import ConfigError
 from minidrop.cli import main
@@ -124,3 +125,46 @@ def test_settings_that_do_nothing_are_told(caplog):
     caplog.clear()
     Net(net, "TEST", device="cpu", share=train)
     assert not caplog.messages
+
+
+def test_fillers_of_a_net_that_trains_nothing_are_not_told(caplog):
+    """Caffe's own files have such ones: GoogLeNet's to deploy, whose weights come from a file."""
+    Net(parse_net("""layer { name: "a" type: "Input" top: "a" input_param { shape { dim: 4 dim: 3 } } }
+        layer { name: "ip" type: "InnerProduct" bottom: "a" top: "ip"
+          inner_product_param { num_output: 3 weight_filler { type: "xavier" std: 0.1 } } }"""), device="cpu")
+    assert not caplog.messages
+
+
+LOSS = """layer { name: "in" type: "Input" top: "x" top: "l"
+  input_param { shape { dim: 2 dim: 3 } shape { dim: 2 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 4 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "l" top: "loss" }
+layer { name: "a" top: "a" bottom: "ip" """
+ACCURACY, ARG_MAX = 'type: "Accuracy" bottom: "l"', 'type: "ArgMax" }\nlayer { name: "p" bottom: "a" top: "p"'
+EACH = 'propagate_down: false propagate_down: false'
+
+
+@in_turn("more, top", [
+    (f"{ACCURACY} loss_weight: 1", "a"), (f'{ACCURACY} top: "b" loss_weight: 0 loss_weight: 1', "b"),
+    ('type: "ArgMax" loss_weight: 0.1', "a"), ('type: "Threshold" loss_weight: -1', "a"),
+    (f'{ARG_MAX} type: "Power" loss_weight: 1', "p"), (f'{ARG_MAX} type: "EuclideanLoss" bottom: "l"', "p"),
+    ('type: "Perplexity" bottom: "l" loss_weight: 1', "a"), (f"{ACCURACY} loss_weight: 0", None),
+    (f"{ACCURACY} loss_weight: 1 {EACH}", None), (f'{ARG_MAX} type: "Power"', None)])
+def test_a_loss_that_trains_nothing_is_refused(more, top):
+    """It added to the loss that was shown; Caffe ends with "Not Implemented". Tests show it, as there."""
+    text = f"{LOSS}{more} }}"
+    Net(parse_net(text), "TEST", device="cpu")
+    frozen = text.replace("num_output: 4 }", "num_output: 4 }" + 2 * " param { lr_mult: 0 }")
+    Net(parse_net(frozen), device="cpu")
+    if top is None:
+        Net(parse_net(text), device="cpu")
+        return
+    with pytest.raises(ConfigError, match=f"'{top}' counts in the loss, but trains nothing: layer 'a' passes "
+                                          f"no gradient on; set loss_weight: 0$"):
+        Net(parse_net(text), device="cpu")
+
+
+def test_labels_without_a_gradient_are_no_fault():
+    """The labels that a net gives itself: the scores are trained."""
+    Net(parse_net(LOSS + """type: "ArgMax" argmax_param { axis: 1 } }
+        layer { name: "own" type: "SoftmaxWithLoss" bottom: "ip" bottom: "a" top: "own" }"""), device="cpu")

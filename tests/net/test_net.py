@@ -379,7 +379,7 @@ def test_parameters_that_do_not_fit_into_memory_name_their_layer():
 
 def test_backward_with_nothing_to_do_says_so():
     """Also where the only loss is one of a layer without a gradient."""
-    net, metric = net_of(TEXT), net_of("""
+    net, metric = net_of(TEXT), net_of(phase="TEST", text="""
         layer { name: "in" type: "Input" top: "x" top: "label" input_param { shape { dim: 2 dim: 3 }
           shape { dim: 2 } } }
         layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 4 } }
