@@ -29,7 +29,7 @@ class NetConfig:
 
     `origins[i]` is the path in `source` of the layer that is now layer i, so that positions stay right after
     rules have removed layers. is_part: these layers are what the rules of another left. told: warnings about
-    it that were logged.
+    it that were logged, in any phase.
     """
 
     message: Any

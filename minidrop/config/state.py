@@ -21,11 +21,12 @@ def filter_state(config: NetConfig, phase: Any, level: Any = 0, stages: Any = ()
     A layer with include rules is included if any of them holds, one with exclude rules if none holds. A rule
     holds if all its conditions do. Raises ConfigError if a layer has both kinds; with a list `mistakes` it is
     added there instead, and the include rules apply. The result's `message.state` is the state. Logs a
-    warning for a stage or level that no rule asks for.
+    warning for a stage or level that no rule asks for, and for a rule that no state meets.
     """
     state = net_state(phase, level, stages)
     if not config.is_part:
         _warn_of_idle(config, state)
+        _warn_of_impossible(config)
     net = minidrop_pb2.NetParameter()
     net.CopyFrom(config.message)
     net.ClearField("layer")
@@ -42,7 +43,7 @@ def filter_state(config: NetConfig, phase: Any, level: Any = 0, stages: Any = ()
         raise ConfigError.of(problems)
     if problems and mistakes is not None:
         mistakes.append(ConfigError.of(problems))
-    return NetConfig(net, config.path, config.source, origins, is_part=True)
+    return NetConfig(net, config.path, config.source, origins, is_part=True, told=config.told)
 
 
 def _warn_of_idle(config, state):
@@ -59,6 +60,26 @@ def _warn_of_idle(config, state):
             config.told.add(what)
             log.warning("%s: %s has no effect: no include or exclude rule asks for it%s", config.where(),
                         visible_name(what), visible_name(more))
+
+
+def _warn_of_impossible(config):
+    """Log a warning for each rule whose conditions contradict each other."""
+    for i, layer in enumerate(config.message.layer):
+        for kind in ("include", "exclude"):
+            for j, rule in enumerate(getattr(layer, kind)):
+                why, place = _contradiction(rule), (i, (kind, j))
+                if why and place not in config.told:
+                    config.told.add(place)
+                    log.warning("%s: layer %r: this %s rule never holds: %s", config.where(*place),
+                                layer.name, kind, why)
+
+
+def _contradiction(rule):
+    """Return why no state meets a rule, "" where one may."""
+    if rule.HasField("min_level") and rule.HasField("max_level") and rule.min_level > rule.max_level:
+        return f"min_level {rule.min_level} is above max_level {rule.max_level}"
+    both = [stage for stage in rule.stage if stage in rule.not_stage]
+    return f"stage {visible_name(repr(both[0]))} is a not_stage too" if both else ""
 
 
 def net_state(phase: Any, level: Any = 0, stages: Any = ()) -> Message:

@@ -177,6 +177,18 @@ def test_mistakes(text, expected):
     assert str(caught.value) == expected
 
 
+def test_rules_that_never_hold_are_told_once(caplog):
+    net = parse_net("""layer { name: "a" type: "ReLU" include { min_level: 3 max_level: 1 }
+          include { stage: "b" stage: "s" not_stage: "s" } include { min_level: 1 max_level: 1 } }
+        layer { name: "b" type: "ReLU" exclude { phase: TEST stage: "s" not_stage: "s" } }""", "n.prototxt")
+    for phase in ("TRAIN", "TEST"):
+        filter_state(filter_state(net, phase), phase)
+    assert caplog.messages == [
+        "n.prototxt:1:32: layer 'a': this include rule never holds: min_level 3 is above max_level 1",
+        "n.prototxt:2:11: layer 'a': this include rule never holds: stage 's' is a not_stage too",
+        "n.prototxt:3:40: layer 'b': this exclude rule never holds: stage 's' is a not_stage too"]
+
+
 def test_a_string_is_the_name_of_one_stage_for_a_solver_too():
     config = parse_solver("net_param { }")
     train, _ = solver_nets(config, stages="deploy")

@@ -156,13 +156,17 @@ def test_a_layer_that_gives_a_top_for_each_bottom_needs_as_many():
 
 
 def test_a_layer_without_parameters_may_have_the_name_of_another(caplog):
-    net = Net(parse_net(DATA + """
+    config = parse_net(DATA + """
 layer { name: "in" type: "ReLU" bottom: "data" top: "r" }
 layer { name: "in_2" type: "ReLU" bottom: "r" top: "s" }
-layer { name: "in" type: "ReLU" bottom: "s" top: "t" }""", "net.prototxt"), device="cpu")
+layer { name: "in" type: "ReLU" bottom: "s" top: "t" }""", "net.prototxt")
+    net = Net(config, device="cpu")
     assert list(net.layers)[-3:] == ["in_3", "in_2", "in_4"]
     assert caplog.messages[0] == ("net.prototxt:4:9: there is a layer 'in' already, at net.prototxt:1:1; "
                                   "this one is called 'in_3' here")
+    told = len(caplog.messages)
+    Net(config, "TEST", device="cpu", share=net)        # is not told again of each phase
+    assert len(caplog.messages) == told
 
 
 def test_a_layer_without_parameters_needs_no_name(caplog):
