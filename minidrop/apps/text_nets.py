@@ -16,7 +16,7 @@ from minidrop.net.deploy import apart_from_labels, class_of, described, feeds, i
 # The first of these that the net has says which blob holds the scores, and on which axis.
 JUDGES = ("SoftmaxWithLoss", "Perplexity", "Accuracy")
 TRIED = 4                   # tokens that show whether they may be read one by one
-ROUNDING = {"float32": 0.01, "tf32": 0.05, "float16": 0.05, "bfloat16": 0.2}     # of such scores, at most
+ROUNDING = {"float32": 0.01, "tf32": 0.05, "float16": 0.05, "bfloat16": 0.2}     # of the largest score
 LIMITED = ("Attention", "Position", "Rotary")       # they tell apart as many steps as in training
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from minidrop.apps.beam import Best, beam_search
 from minidrop.apps.text_nets import TRIED, check_alike
 from minidrop.apps.trained import check_sentences, load_all_weights
-from minidrop.apps.translation_nets import parts_of, reading_net, whole_net, writing_net
+from minidrop.apps.translation_nets import check_most, parts_of, reading_net, whole_net, writing_net
 from minidrop.autograd import no_grad
 from minidrop.config import NetConfig, load_net
 from minidrop.config.numbers import real_number, whole_number
@@ -64,6 +64,7 @@ class Translator:
         if not self.places or self.most < 2:
             raise ConfigError(f"{parts.config.where(parts.text)}: parallel_text_data_param needs "
                               f"source_steps and target_steps, at least 2")
+        check_most(parts, self.most)
 
         def built(description, share=None):
             return Net(description, "TEST", device, dtype, 0, level, stages, share, precision)
@@ -182,7 +183,8 @@ class Translator:
 
         writer_of(steps) returns a writing net of one stream.
         """
-        words = [*range(len(self.vocabularies.target))][-min(TRIED, self.most, self._parts.steps):]
+        count = min(TRIED, self.most, self._parts.steps or TRIED)
+        words = [*range(len(self.vocabularies.target))][-count:]
         found = []
         for steps in (len(words), 1):
             net = writer_of(steps)

@@ -88,6 +88,18 @@ def parts_of(source: NetConfig, level: int = 0, stages: Any = ()) -> Parts:
                  axis, weights, layers[text].parallel_text_data_param.target_steps)
 
 
+def check_most(parts: Parts, most: int) -> None:
+    """Raise ConfigError where a layer tells apart fewer steps than the `most` that are to be written."""
+    for i in parts.writes:
+        layer = parts.config.message.layer[i]
+        settings = layer.position_param
+        steps = settings.max_steps or parts.steps
+        if layer.type == "Position" and settings.kind == settings.LEARNED and 0 < steps < most:
+            raise ConfigError(f"{parts.config.where(i)}: layer {layer.name!r} has learned {steps} positions, "
+                              f"so that a translation has at most {steps - 1} words; got {most - 1} as the "
+                              f"most")
+
+
 def _check_attention(config, index, target):
     """Raise ConfigError for a layer that would read other steps in training than word by word."""
     layer = config.message.layer[index]

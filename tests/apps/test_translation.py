@@ -208,6 +208,20 @@ def test_a_wide_beam_is_exhaustive_with_a_net(files):
     assert best.score == pytest.approx(max(scores), rel=1e-9)
 
 
+def test_more_words_than_in_training(files):
+    """Learned positions do not say where a later word stands: that is told at once, not at that word."""
+    for cell in ("", "sines", "rotary"):
+        text = net_text(cell=cell)
+        net, path = weights_of(text, files)
+        net.params["scores"]["bias"].data[3] = -50      # no sentence ends
+        net.save(path)
+        for own in (text, text.replace("target_steps: 6", "")):
+            [found] = Translator(parse_net(own), path, most=9, batch_size=1, device="cpu").translate(["a b"])
+            assert len(found.split()) == 9
+    with pytest.raises(ConfigError, match="has learned 6 positions.*5 words; got 9 as the most"):
+        Translator(parse_net(net_text(cell="learned")), most=9, device="cpu")
+
+
 def test_batches_and_neighbours_change_nothing(files):
     text = net_text()
     _, path = weights_of(text, files)
@@ -301,6 +315,8 @@ def edited(old, new):
      "layer 'cell' is causal, but its keys are no steps of the translation"),
     (lambda: net_text(cell="LSTM").replace('"tc" top: "cell"', '"one" top: "cell"').replace(
         'layer { name: "cell"', f'{ONE}layer {{ name: "cell"'), "words that are read one by one have other"),
+    (lambda: net_text(cell="learned").replace("position_param {", "position_param { max_steps: 4"),
+     "layer 'cell' has learned 4 positions, so that a translation has at most 3 words; got 5 as the most"),
     (lambda: net_text(target_words=6), "expected scores (steps, streams, words) for the 7 words of the "
                                        "target"),
     (lambda: edited("source.txt", "nothing.txt"), "'nothing.txt': no such file")])
