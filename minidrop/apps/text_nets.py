@@ -122,7 +122,7 @@ def for_steps(config: NetConfig, index: int, steps: int, context: int = 0,
     return made, judge.bottom[0], axis
 
 
-def check_alike(together: np.ndarray, alone: np.ndarray, net: Net, what: str) -> None:
+def check_alike(together: np.ndarray, alone: np.ndarray, net: Net, what: str, remedy: str = "") -> None:
     """Raise ConfigError where the scores behind some words differ, read at once and one by one by `net`.
 
     It is seen of the scores alone which layer, say a convolution over steps, forgets those before. Scores
@@ -133,8 +133,8 @@ def check_alike(together: np.ndarray, alone: np.ndarray, net: Net, what: str) ->
     if np.abs(together - alone).max() > ROUNDING[net.backend.precision] * np.abs(together).max():
         raise ConfigError(f"{net.config.where()}: {what} that are read one by one have other scores than "
                           f"those read at once: a layer looks at neighbouring steps, as a convolution over "
-                          f"them does, and does not remember them from batch to batch; such a net cannot "
-                          f"write")
+                          f"them does, and does not remember them from batch to batch; "
+                          f"{remedy or 'such a net cannot write'}")
 
 
 def go_on(layer: LayerParameter, context: int, most: int) -> None:
