@@ -15,6 +15,7 @@ from cases import in_turn
 from minidrop import Net, Solver
 from minidrop.cli import run
 from minidrop.config import NetConfig, SolverConfig, SolverParameter, load_net, load_solver
+from minidrop.solver.checks import warn_of_ignored
 
 ROOT = Path(os.environ.get("MINIDROP_DATA", "/nonexistent")) / "caffe"
 FILES = sorted(path for path in ROOT.glob("*/**/*.prototxt") if "weights" not in path.parts)
@@ -35,8 +36,12 @@ def test_there_are_all():
 
 
 @in_turn("path", SOLVERS, ids=name_of)
-def test_solvers_parse(path):
-    assert load_solver(path).message.lr_policy
+def test_solvers_parse(path, caplog):
+    """And nothing in them is warned of."""
+    config = load_solver(path)
+    assert config.message.lr_policy
+    warn_of_ignored(config)
+    assert not caplog.messages
 
 
 # -- data, made by the commands ------------------------------------------------------------------------------
@@ -160,7 +165,13 @@ def smaller(config, whole):
 
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.full)])
 @pytest.mark.parametrize("path", NETS, ids=name_of)
-def test_a_net_builds_and_runs_a_training_step(path, whole, caffe_tree, monkeypatch):
+def test_a_net_builds_and_runs_a_training_step(path, whole, caffe_tree, monkeypatch, caplog):
+    """And no warning names a setting of Caffe's own as one without effect."""
+    take_step(path, whole, caffe_tree, monkeypatch)
+    assert not [message for message in caplog.messages if "effect" in message]
+
+
+def take_step(path, whole, caffe_tree, monkeypatch):
     monkeypatch.chdir(caffe_tree)
     if path.name == "linreg.prototxt":
         allow_python_layers(monkeypatch, caffe_tree)

@@ -86,7 +86,13 @@ def drops_of(net):
 
 
 @pytest.mark.parametrize("path", SOLVERS, ids=name_of)
-def test_solvers_build(path):
+def test_solvers_build(path, caplog):
+    """And nothing in them is warned of."""
+    check_solver(path)
+    assert not [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def check_solver(path):
     if path.parent.name in LARGE:
         config = load_solver(path)
         check_nets(*described_nets(config, (), None, 0, ()), settings=config.message)

@@ -48,11 +48,12 @@ def filter_state(config: NetConfig, phase: Any, level: Any = 0, stages: Any = ()
 
 def _warn_of_idle(config, state):
     """Log a warning for each stage, and for a level, that no rule of the description asks for: a misspelt one
-    would change nothing."""
+    would change nothing. Where a rule says not_stage, another name, unlike all, may be that of the rest."""
     rules = [rule for layer in config.message.layer for rule in (*layer.include, *layer.exclude)]
     known = {stage for rule in rules for stage in (*rule.stage, *rule.not_stage)}
+    has_rest = any(rule.not_stage for rule in rules)
     idle = [(f"stage {stage!r}", f"{nearest(stage, known)} (stages: {', '.join(sorted(known)) or 'none'})")
-            for stage in state.stage if stage not in known]
+            for stage in state.stage if stage not in known and (nearest(stage, known) or not has_rest)]
     if state.level and not any(rule.HasField("min_level") or rule.HasField("max_level") for rule in rules):
         idle.append((f"level {state.level}", ""))
     for what, more in idle:

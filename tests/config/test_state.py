@@ -53,6 +53,9 @@ def test_rules(state, expected):
     (NET, ("TRAIN", 2, ["a", "b", "d"]), []),
     (NET, ("TRAIN", 0, ["cc"]), ["stage 'cc' has no effect: no include or exclude rule asks for it; did you "
                                  "mean 'c'? (stages: a, b, c, d)"]),
+    (NET, ("TRAIN", 0, ["others"]), []),        # all but those of a not_stage
+    ('layer { name: "a" include { stage: "test" } }', ("TRAIN", 0, ["valid"]), [
+        "stage 'valid' has no effect: no include or exclude rule asks for it (stages: test)"]),
     ('layer { name: "a" include { phase: TEST } }', ("TRAIN", 3, ["deploy"]), [
         "stage 'deploy' has no effect: no include or exclude rule asks for it (stages: none)",
         "level 3 has no effect: no include or exclude rule asks for it"])])
