@@ -70,7 +70,7 @@ def check_losses(graph: Graph, problems: Problems) -> None:
         for ref, weight in zip(node.tops, weights, strict=False):
             if weight and ref in cut:
                 problems.add(node.index, f"{ref.name!r} counts in the loss, but trains nothing: layer "
-                                         f"{cut[ref]!r} passes no gradient on; set loss_weight: 0",
+                                         f"{cut[ref]!r} passes no gradient on; take it out (loss_weight: 0)",
                              "loss_weight")
 
 

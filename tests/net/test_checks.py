@@ -160,7 +160,7 @@ def test_a_loss_that_trains_nothing_is_refused(more, top):
         Net(parse_net(text), device="cpu")
         return
     with pytest.raises(ConfigError, match=f"'{top}' counts in the loss, but trains nothing: layer 'a' passes "
-                                          f"no gradient on; set loss_weight: 0$"):
+                                          rf"no gradient on; take it out \(loss_weight: 0\)$"):
         Net(parse_net(text), device="cpu")
 
 
