@@ -76,8 +76,7 @@ class Layer:
     is_loss = False            # its first top has loss_weight 1 by default
     learnable_tops: int | None = None       # only so many of its tops, the first, have a gradient (None: all)
     averages = "arithmetic"    # mean of its tops over test batches; "geometric": exp of the mean logarithm
-    weighs_labels = False      # whether loss_param { label_smoothing class_weight } apply
-    reads_loss_param: tuple[str, ...] = ()     # which of Caffe's fields of loss_param apply
+    reads_loss_param: tuple[str, ...] = ()     # which fields of loss_param apply
     stream: str | None = None  # names the random numbers that forward draws, if any; differs between types
     # Whether forward does the same work in every pass, apart from what `drawn` holds. Not inherited: a
     # subclass has to set it again.
@@ -94,12 +93,10 @@ class Layer:
         self.config, self.name, self.context = config, config.name, context
         self.params: dict[str, Parameter] = {}
         self.state: dict[str, np.ndarray] = {}     # replaced in every forward pass
-        loss = config.loss_param
-        for setting, given in (("label_smoothing", loss.HasField("label_smoothing")),
-                               ("class_weight", len(loss.class_weight) > 0)):
-            if given and not self.weighs_labels:
-                raise ConfigError(f"loss_param: {setting} is a setting of SoftmaxWithLoss; {self.type} has "
-                                  f"none, remove it")
+        given = {setting.name for setting, _ in config.loss_param.ListFields()} - {*self.reads_loss_param}
+        for name in sorted(given & {"label_smoothing", "class_weight"}):
+            raise ConfigError(f"loss_param: {name} is a setting of SoftmaxWithLoss; {self.type} has none, "
+                              f"remove it")
         self.read_settings()
 
     def read_settings(self) -> None:

@@ -10,7 +10,7 @@ from minidrop.config import LayerParameter, decimal
 from minidrop.errors import ConfigError
 
 LOSS_FIELDS = ("ignore_label", "normalization", "normalize")
-"""What `loss_settings` reads: a layer that calls it names those that it uses as its `reads_loss_param`."""
+"""What `loss_settings` reads, all Caffe's; a layer that calls it names them as its `reads_loss_param`."""
 
 
 def labels_that_count(label: Any, places: int, ignore_label: int | None,

@@ -33,8 +33,7 @@ class SoftmaxWithLoss(Layer):
     bottoms = (2, 2)
     tops = (1, 2)
     is_loss = True
-    reads_loss_param = LOSS_FIELDS
-    weighs_labels = True
+    reads_loss_param = (*LOSS_FIELDS, "label_smoothing", "class_weight")
 
     def read_settings(self) -> None:
         self.ignore_label, self.normalization = loss_settings(self.config)
