@@ -23,7 +23,7 @@ from minidrop.functions.elementwise import absval, bnll, exp
 from minidrop.functions.indexing import gather_rows
 from minidrop.functions.loss import sigmoid_cross_entropy
 from minidrop.functions.operands import as_tensor, values_of
-from minidrop.functions.softmax import SoftmaxCrossEntropy, checked_labels, log_softmax
+from minidrop.functions.softmax import checked_labels, log_softmax, softmax_cross_entropy
 from minidrop.functions.unary import square, unary
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ def cross_entropy(input: Any, target: Any, weight: Any = None, ignore_index: int
     _check_reduction(reduction)
     check_smoothing("cross_entropy", label_smoothing)
     if weight is None and reduction != "none":
-        return SoftmaxCrossEntropy(axis, ignore_index, "VALID" if reduction == "mean" else "NONE",
-                                   label_smoothing, exact=True).apply(input, target)
+        return softmax_cross_entropy(input, target, axis, ignore_index,
+                                     "VALID" if reduction == "mean" else "NONE", label_smoothing, exact=True)
     log_p = log_softmax(input, axis)
     losses, weights = _of_labels(log_p, target, weight, ignore_index, axis)
     if label_smoothing:

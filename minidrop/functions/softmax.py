@@ -227,10 +227,12 @@ def log_softmax(x: Any, axis: int = 1, *, dim: int = AXIS) -> Tensor:
 def softmax_cross_entropy(x: Tensor, label: Tensor | np.ndarray, axis: int = 1,
                           ignore_label: int | None = None, normalization: str = "VALID",
                           smoothing: float = 0.0,
-                          class_weight: np.ndarray | Sequence[float] | None = None) -> Tensor:
+                          class_weight: np.ndarray | Sequence[float] | None = None,
+                          exact: bool = False) -> Tensor:
     """Return the mean negative log-likelihood of `label` under softmax(x); see `SoftmaxCrossEntropy`."""
     if not isinstance(x, Tensor) or x.dtype.kind != "f":
         x = real_operand(x)
     checked_axis(axis, x.ndim)
     check_smoothing("softmax_cross_entropy", smoothing)
-    return SoftmaxCrossEntropy(axis, ignore_label, normalization, smoothing, class_weight).apply(x, label)
+    loss = SoftmaxCrossEntropy(axis, ignore_label, normalization, smoothing, class_weight, exact)
+    return loss.apply(x, label)
