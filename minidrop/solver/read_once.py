@@ -6,14 +6,14 @@ from typing import Any
 
 from minidrop.config import SolverParameter, decimal
 from minidrop.errors import ConfigError
+from minidrop.solver.lr_policy import SHAPING
 
 # What the loop reads when it needs it.
 _LATER = frozenset({
     "test_interval", "test_compute_loss", "test_initialization", "display", "max_iter", "iter_size",
     "snapshot", "snapshot_keep", "snapshot_best", "snapshot_after_train", "snapshot_format", "debug_info",
     "ema_test"})
-RATES = frozenset({"base_lr", "lr_policy", "gamma", "power", "stepsize", "stepvalue", "warmup_iter", "min_lr",
-                   "max_lr", "pct_start"})
+RATES = frozenset({"base_lr", "lr_policy", "warmup_iter", *SHAPING})
 _IS_A_NET = ("net_param", "train_net_param", "test_net_param", "train_state", "test_state")
 
 
