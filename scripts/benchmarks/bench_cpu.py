@@ -128,8 +128,9 @@ def measure(name, rate, methods, blocks, block_seconds, parts=0, floor=False):
             result["note"] = note
         if method in operations:
             dense, expected = operations[method]
-            result |= {"bound": dense / expected, "gflop": expected / 1e9,
-                       "gflop_per_second": expected / 1e6 / result["ms"]}
+            result["bound"] = dense / expected
+            if not isinstance(model, SentenceModel):    # whose shapes are those of its longest sentences
+                result |= {"gflop": expected / 1e9, "gflop_per_second": expected / 1e6 / result["ms"]}
         if shares[method]:
             result |= {f"{part}_ms": result["ms"] * statistics.median(own[part] for own in shares[method])
                        for part in shares[method][0]}
@@ -205,6 +206,9 @@ def run(parser, options, what, cells, floor=False, **facts):
             if not 0 < rate < 1:
                 parser.error(f"argument --rates: expected numbers above 0 and below 1, got {rate:g}")
             find_model(name).check(methods, [rate])
+            for peer in options.peer:
+                if peer != "torch" and isinstance(find_model(name), SentenceModel):
+                    parser.error(f"argument --peer: {name} reads sentences, and has the peer torch alone")
     except ConfigError as error:
         parser.error(str(error))
     for problem in filter(None, map(peers.missing, options.peer)):

@@ -166,14 +166,17 @@ class TorchSteps:
             self.forward = torch.compile(self.loss, mode="reduce-overhead", dynamic=False)
 
     def step(self):
-        batch = self.batches[self.count % BATCHES]
         self.optimizer.zero_grad()
         with self.context():
-            loss = self.forward(*batch.values(), *self.draw())
+            loss = self.forward(*self.batch(), *self.draw())
         loss.backward()
         self.update()
         self.count += 1
         return ""
+
+    def batch(self):
+        """Return what `loss` is given first: the arrays of this step's batch."""
+        return self.batches[self.count % BATCHES].values()
 
     def draw(self):
         """Return what `loss` is given of this step besides its batch."""
@@ -207,8 +210,22 @@ class TorchMLP(TorchSteps):
         return self.torch.nn.functional.cross_entropy(self.module.net(data), label)
 
 
-class TorchLSTM(TorchSteps):
-    """nn.Embedding, nn.LSTM (cuDNN's), nn.Linear; gradients clipped, optim.SGD or optim.Adam."""
+class TorchRecurrent(TorchSteps):
+    """Gradients clipped to a norm; optim.SGD or optim.Adam."""
+
+    def make_optimizer(self, optim, fused):
+        solver = self.model.settings("Dropout", 0.5)
+        more = {} if solver.type == "Adam" else {"momentum": decimal(solver.momentum)}
+        self.clip = decimal(solver.clip_gradients)
+        return getattr(optim, solver.type)(self.parameters, lr=decimal(solver.base_lr), fused=fused, **more)
+
+    def update(self):
+        self.torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.optimizer.step()
+
+
+class TorchLSTM(TorchRecurrent):
+    """nn.Embedding, nn.LSTM (cuDNN's), nn.Linear."""
 
     def build(self, nn, rate):
         model, layers, words = self.model, self.model.layers("LSTM"), self.model.words
@@ -223,21 +240,11 @@ class TorchLSTM(TorchSteps):
                                  device=self.batches[0]["data"].device)
         self.state = zeros, zeros
 
-    def make_optimizer(self, optim, fused):
-        solver = self.model.settings("Dropout", 0.5)
-        more = {} if solver.type == "Adam" else {"momentum": decimal(solver.momentum)}
-        self.clip = decimal(solver.clip_gradients)
-        return getattr(optim, solver.type)(self.parameters, lr=decimal(solver.base_lr), fused=fused, **more)
-
     def loss(self, data, label, _cont):
         h, state = self.module.lstm(self.first_drop(self.module.embed(data)), self.state)
         self.state = tuple(part.detach() for part in state)
         scores = self.module.scores(self.drop(h))
         return self.torch.nn.functional.cross_entropy(scores.flatten(0, 1), label.flatten())
-
-    def update(self):
-        self.torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        self.optimizer.step()
 
 
 # -- one product ---------------------------------------------------------------------------------------------

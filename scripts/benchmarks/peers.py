@@ -1,6 +1,7 @@
 """The peers of bench_mlp.py and bench_lstm.py: what a user would write in PyTorch or JAX instead.
 
-    torch       nn.Dropout, nn.LSTM for all layers, optim.SGD or optim.Adam; with fused=True as well
+    torch       nn.Dropout, nn.LSTM for all layers, optim.SGD or optim.Adam; with fused=True as well. Of nets
+                of sentences there is this peer alone (torch_text.py)
     handmade    structured dropout by hand: the kept rows and columns of the weights are gathered, and the
                 products are those of PyTorch on what is left. The same units as minidrop's PERIODIC with one
                 group drops, drawn by minidrop, so the method that computes the same is measured beside
@@ -17,8 +18,9 @@ import minidrop as md
 
 # isort: split
 import numpy as np
-from bench_models import BATCHES
+from bench_models import BATCHES, SentenceModel
 from bench_steps import Choices, TorchLSTM, TorchMLP, torch_steps
+from torch_text import sentence_steps
 
 from minidrop.config import decimal
 
@@ -43,7 +45,8 @@ def peer_steps(method, model, rate):
     if "handmade" in words:
         make = partial(HandmadeLSTM if model.by_share else HandmadeMLP, model, rate)
     else:
-        make = partial(torch_steps, model, rate, fused=method != "torch")
+        kind = sentence_steps if isinstance(model, SentenceModel) else torch_steps
+        make = partial(kind, model, rate, fused=method != "torch")
     return compiled(make) if "compile" in words else make()
 
 
