@@ -95,6 +95,34 @@ def test_a_larger_free_buffer_serves_a_smaller_request():
     assert pool.bytes_held > held
 
 
+def test_shapes_that_grow_let_go_of_the_buffers_that_they_had():
+    """Batches of sentences, each longer than the one before, would leave a buffer of each length behind."""
+    pool = BufferPool()
+    kept = pool.empty((9 << 20,), np.uint8)
+    for size in range(10, 30):
+        pool.empty((size << 20,), np.uint8)
+    assert pool.bytes_held == (9 + 29) << 20 and kept.size == 9 << 20
+    pool.empty((1 << 20,), np.uint8)            # a small one replaces none
+    assert pool.bytes_held == (9 + 29 + 1) << 20
+
+
+def test_steps_of_one_kind_make_no_more_buffers():
+    """What makes room for a larger buffer in the first steps is made again, and then stays."""
+    pool, sizes = BufferPool(), [int(size * (1 << 20)) for size in (9, 40, 3, 25, 9, 70, 12, 33, 5)]
+
+    def step():
+        held = []
+        for size in sizes:
+            held = [*held[-1:], pool.empty((size,), np.uint8)]      # two live at a time
+
+    for _ in range(len(sizes)):
+        step()
+    made, new = [], pool._new_one
+    pool._new_one = lambda room: made.append(room) or new(room)
+    step()
+    assert made == []
+
+
 def test_trim_gives_back_what_is_free_and_nothing_else():
     pool = BufferPool()
     kept, freed = pool.empty((100_000,), np.uint8), pool.empty((200_000,), np.uint8)

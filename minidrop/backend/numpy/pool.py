@@ -25,7 +25,8 @@ class BufferPool:
     that array is noted when it goes: there is no `release` to forget, and nobody has to look which buffers
     are free. The one freed last is the next to be used: it may still be in the cache. Sizes are rounded up to
     one of eight steps per power of two (large ones: of 64): shapes that change a little from iteration to
-    iteration share buffers.
+    iteration share buffers. A large one that none is large enough for takes the place of a smaller free one:
+    batches of many lengths would leave buffers of all of them.
     """
 
     def __init__(self):
@@ -84,12 +85,24 @@ class BufferPool:
         return None
 
     def _new_one(self, room):
+        if room >= _LARGE:
+            self._let_one_go(room)
         raw = np.empty(room + _ALIGNMENT, np.uint8)
         with self._lock:
             if room not in self._free:
                 self._free[room] = []
                 self._sizes = sorted(self._free)
         return (ctypes.c_uint8 * room).from_buffer(memoryview(raw), -raw.ctypes.data % _ALIGNMENT)
+
+    def _let_one_go(self, room):
+        """Drop the largest of the free buffers that are smaller."""
+        sizes = self._sizes
+        for i in range(bisect.bisect_left(sizes, room) - 1, -1, -1):
+            try:
+                self._free[sizes[i]].pop(0)
+                return
+            except IndexError:
+                pass
 
     def trim(self) -> None:
         """Drop the unused buffers, so that their memory is freed."""
