@@ -30,7 +30,7 @@ MORE = {"vit_cifar10": {"data": (2, 3, 32, 32)}, "mlp_sparsedrop": {"data": (2, 
 # With drops in place of none, which phase TEST leaves out.
 MORE |= {f"{model}/train_val_approx": {**SHAPES, **MORE}[model]
          for model in ("cifar10_full", "cifar10_quick", "lenet", "resnet_cifar", "caffenet", "vgg16")}
-TAGGERS = {"ner_tiny": 20, "ner_conll2003": 10, "ner_wnut17": 10}     # sentences of a batch
+TAGGERS = ("ner_tiny", "ner_conll2003", "ner_wnut17")
 REFUSED = ("nmt_tiny", "nmt_multi30k")
 
 
@@ -95,19 +95,30 @@ def test_a_decoder_that_reads_its_own_words_is_refused(tmp_path, model):
 @pytest.mark.parametrize("model", [name if name == "ner_tiny" else pytest.param(name, marks=pytest.mark.full)
                                    for name in TAGGERS])
 def test_a_tagger_tags_up_to_its_scores(tmp_path, model):
-    """The batch is a number of its Reshape; behind a sentence and a word is padding."""
-    steps, letters, streams = 4, 6, TAGGERS[model]
-    words, characters = (steps, streams), (letters, streams * steps)
-    net = deployed_net(model, {"words": words, "cont": words, "characters": characters,
-                                    "character_cont": characters})
-    given, rng = batch_of(net), np.random.default_rng(1)
-    inside = {}
+    """Any number of sentences; behind a sentence and a word is padding."""
+    steps, letters = 4, 6
+
+    def net_for(streams, share=None):
+        words, characters = (steps, streams), (letters, streams * steps)
+        return deployed_net(model, {"words": words, "cont": words, "characters": characters,
+                                    "character_cont": characters}, share)
+
+    net, path = net_for(3), tmp_path / "ner.onnx"
+    assert exported(net, path).inputs["words"] == (steps, "N")
+    other, rng = net_for(5, net), np.random.default_rng(1)
+    given, inside = batch_of(other), {}
     for name, most in (("cont", steps), ("character_cont", letters)):
         inside[name] = np.arange(most)[:, None] < rng.integers(1, most + 1, given[name].shape[1])
         given[name] = given[name] & inside[name]
+    assert_computes(path, other, given, {"scores": inside["cont"]})
+
+
+def test_a_batch_that_a_layer_names_is_of_that_size(tmp_path):
+    net = net_of(inputs((4, 6)), layer("Reshape", "b", "a", more="reshape_param { shape { dim: 4 dim: 2 "
+                                       "dim: 3 } }"), ip("y", "b", 2), phase="TEST")
     with pytest.raises(ConfigError, match="the batch cannot be of any size, .*; export with a fixed batch"):
-        exported(net, tmp_path / "ner.onnx")
-    assert_equal_outputs(net, tmp_path / "ner.onnx", given, batch=None, where={"scores": inside["cont"]})
+        exported(net, tmp_path / "net.onnx")
+    assert_equal_outputs(net, tmp_path / "net.onnx", batch_of(net), batch=None)
 
 
 def test_a_description_with_weights(tmp_path, monkeypatch):
@@ -204,8 +215,8 @@ def test_an_input_may_have_a_multiple_of_the_batch(tmp_path):
             layer("LSTM", "spell", "embed_letters letter_cont", more=recurrent),
             layer("LastState", "spelled", "spell letter_cont",
                   more="recurrent_param { bidirectional: true }"),
-            layer("Reshape", "spelling", "spelled", more=f"reshape_param {{ shape {{ dim: {steps} dim: -1 "
-                  "dim: 6 } }"),
+            layer("Reshape", "spelling", "spelled words",
+                  more="reshape_param { shape { dim: 0 dim: 0 dim: 6 } }"),
             layer("Concat", "token", "embed_words spelling", more="concat_param { axis: 2 }"),
             layer("LSTM", "y", "token cont", more=recurrent), phase="TEST", share=share)
 

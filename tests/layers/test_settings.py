@@ -165,6 +165,8 @@ MISTAKES = [
      "shape may hold one -1 and otherwise sizes of 0 or more, got [-1, -1]"),
     (text("Reshape", "reshape_param { shape { dim: 0 dim: 0 dim: 0 } }"), [M],
      "dim 0 at place 2 copies axis 2, but the bottom has 2 axes"),
+    (text("Reshape", "reshape_param { shape { dim: 0 dim: -1 dim: 0 } }", "ab"), [M, (2, 3)],
+     "dim 0 at place 2 copies axis 2, but the second bottom has 2 axes"),
     (text("Reshape", "reshape_param { shape { dim: 5 dim: 2 } }"), [M], "12 elements (3, 4) do not fill "
      "shape (5, 2)"),
     (text("Reshape", "reshape_param { shape { dim: 5 } axis: 3 }"), [M], "axis 3 does not exist: the bottom "

@@ -52,8 +52,8 @@ layer {{ name: "ew" type: "Embed" bottom: "words" top: "ew" embed_param {{ input
 layer {{ name: "ec" type: "Embed" bottom: "characters" top: "ec" embed_param {{ input_dim: 30 num_output: 5
         bias_term: false {UNIFORM} }} }}
 {spelling}
-layer {{ name: "spelling" type: "Reshape" bottom: "last" top: "spelling"
-        reshape_param {{ shape {{ dim: -1 dim: 3 dim: 8 }} }} }}
+layer {{ name: "spelling" type: "Reshape" bottom: "last" bottom: "words" top: "spelling"
+        reshape_param {{ shape {{ dim: 0 dim: 0 dim: 8 }} }} }}
 layer {{ name: "token" type: "Concat" bottom: "ew" bottom: "spelling" top: "token"
         concat_param {{ axis: 2 }} }}
 {drop}

@@ -8,7 +8,7 @@ from minidrop.apps.onnx.writer import LayerWriter, exports, fixed, size_of
 
 
 @exports("Reshape", "Flatten")
-def reshape(to: LayerWriter, layer: Any, x: str) -> str:
+def reshape(to: LayerWriter, layer: Any, x: str, reference: str = "") -> str:
     return to.reshape(x, to.bottoms[0], to.tops[0])
 
 
