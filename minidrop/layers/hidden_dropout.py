@@ -39,6 +39,9 @@ class HiddenDropout:
             raise ConfigError("hidden_dropout: the units of a recurrent layer cannot be permuted; remove "
                               "reshuffle_interval")
         if self.given and not self.conventional:
+            if self.settings.HasField("axis") and self.settings.axis not in (2, -1):
+                raise ConfigError(f"hidden_dropout drops units of the state, which are axis 2 of (steps, "
+                                  f"streams, units), got axis: {self.settings.axis}; remove axis")
             self.site = drop_site(name, self.settings, seed)
             if self.site.family.drops != "units":
                 raise ConfigError(f"hidden_dropout needs a pattern of units, got {self.site.family.name}, "

@@ -439,6 +439,8 @@ def error_of(text, **shapes):
      "3, got 2"),
     ("hidden_dropout { dropout_ratio: 0.5 reshuffle_interval: 3 }", {"x": X3, "cont": CONT2}, 1,
      "hidden_dropout: the units of a recurrent layer cannot be permuted; remove reshuffle_interval"),
+    ("hidden_dropout { axis: 1 }", {"x": X3, "cont": CONT2}, 1, "hidden_dropout drops units of the state, "
+     "which are axis 2 of (steps, streams, units), got axis: 1; remove axis"),
     ('hidden_dropout { pattern: "TILE" }', {"x": X3, "cont": CONT2}, 1,
      "hidden_dropout needs a pattern of units, got TILE, which drops weights; set pattern to PERIODIC"),
     ('hidden_dropout { pattern: "BLOCK" }', {"x": X3, "cont": CONT2}, 1,
