@@ -12,6 +12,7 @@ from minidrop.autograd import Parameter
 from minidrop.autograd.block import Blocks
 from minidrop.caffe import mode
 from minidrop.caffe.net import Net
+from minidrop.config.numbers import whole_number
 from minidrop.errors import ConfigError, NonFiniteError
 from minidrop.net.layerwise_parts import BlobGradients, compute_apart
 from minidrop.solver import Solver as Core
@@ -79,9 +80,10 @@ class Solver:
     def step(self, iterations: int) -> None:
         """Run iterations: forward, backward, update, with the tests and snapshots that are due.
 
-        Early stopping ends them behind a test.
+        Early stopping ends them behind a test. A negative number is none, as in pycaffe; raises
+        ConfigError for what is no whole number.
         """
-        end, before = self.iter + iterations, -1
+        end, before = self.iter + whole_number("step: iterations", iterations), -1
         with self.core.uncaptured():
             while before < self.iter < end:
                 before = self.iter

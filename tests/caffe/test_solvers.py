@@ -9,7 +9,7 @@ import pytest
 import minidrop.caffe as caffe
 from minidrop.caffe import layers as L
 from minidrop.caffe import params as P
-from minidrop.errors import NonFiniteError
+from minidrop.errors import ConfigError, NonFiniteError
 
 SOLVER = 'base_lr: 0.1 momentum: 0.9 lr_policy: "fixed" max_iter: 20 random_seed: 1 display: 0 '
 
@@ -117,6 +117,17 @@ def test_passes_added_up_by_hand_equal_iter_size(solver_file):
         np.testing.assert_allclose(own.net.params[name][0].data, blobs[0].data, rtol=1e-5, atol=1e-7)
         assert not own.net.params[name][0].diff.any()
     assert own.iter == 1
+
+
+def test_step_takes_whole_numbers(solver_file):
+    solver = caffe.SGDSolver(solver_file)
+    for steps in (1.5, "2", True):
+        with pytest.raises(ConfigError, match="step: iterations: expected a whole number, got "):
+            solver.step(steps)
+    solver.step(-1)
+    assert solver.iter == 0
+    solver.step(np.int64(1))
+    assert solver.iter == 1
 
 
 def test_looking_on_changes_nothing(solver_file):
