@@ -126,14 +126,16 @@ def _upgrade_batch_norm(layer):
 def _name_losses(net):
     """Give each loss without a top one of the layer's name, where Caffe gives it a top of no name.
 
-    A second one of that name gets NAME_2, unless the two are never in one net: there each has its plain name.
+    That of a layer without a name has the name of its type, as the layer will have. A second one of that name
+    gets NAME_2, unless the two are never in one net: there each has its plain name.
     """
-    losses = [layer for layer in net.layer if layer.type.endswith("Loss") and layer.name and not layer.top]
+    losses = [layer for layer in net.layer if layer.type.endswith("Loss") and not layer.top]
     blobs = {blob for layer in net.layer for blob in (*layer.bottom, *layer.top)} if losses else set()
     given: set[tuple[str, int]] = set()         # a top and a phase that it is in
     numbers: dict[str, int] = {}
     for layer in losses:
-        top = plain = layer.name if layer.name not in blobs else f"{layer.name}_top"
+        name = layer.name or layer.type
+        top = plain = name if name not in blobs else f"{name}_top"
         phases = _phases(layer)
         while top in blobs or any((top, phase) in given for phase in phases):
             numbers[plain] = numbers.get(plain, 1) + 1

@@ -67,6 +67,13 @@ def test_a_loss_without_a_top_gets_one_of_its_name():
     assert [list(layer.top) for layer in net.layer] == [["x_top"], ["l"], []]
 
 
+def test_a_loss_with_neither_name_nor_top_has_that_of_its_type():
+    net = upgraded('layer { type: "EuclideanLoss" bottom: "x" bottom: "y" } ' * 2 +
+                   'layer { type: "HingeLoss" bottom: "x" bottom: "HingeLoss" }')
+    assert [list(layer.top) for layer in net.layer] == [["EuclideanLoss"], ["EuclideanLoss_2"],
+                                                        ["HingeLoss_top"]]
+
+
 @pytest.mark.parametrize("rules, expected", [
     (("", ""), ["a", "a_2"]), (("", "", ""), ["a", "a_2", "a_3"]),
     (("include { phase: TRAIN }", "include { phase: TEST }"), ["a", "a"]),
