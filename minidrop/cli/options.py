@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,9 +19,13 @@ MOST, MOST_SEED = 2**31 - 1, 2**63 - 1      # of numbers of a file
 
 
 class Command(click.Command):
-    """A command whose options refuse empty text, which a shell inserts for an unset variable."""
+    """A command whose options refuse empty text, which a shell inserts for an unset variable.
+
+    A file that it writes may be none that the same line gives it to read.
+    """
 
     may_be_empty = ("prompt", "mean_file", "channel_swap")      # as Caffe's classify.py writes for none
+    written = ("out", "output_file", "trace")
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
         rest = super().parse_args(context, arguments)
@@ -30,7 +35,29 @@ class Command(click.Command):
                     option.name not in self.may_be_empty):
                 raise click.UsageError(f"{option.opts[0]} is empty (a shell variable that is not set?): give "
                                        f"a value, or leave it out", context)
+        self._check_written(context)
         return rest
+
+    def _check_written(self, context):
+        """Raise UsageError for a file to write that another parameter gives to read."""
+        given = {option: context.params.get(option.name) for option in self.params}
+        for option, out in given.items():
+            if option.name not in self.written or not out or not os.path.isfile(out := os.path.normpath(out)):
+                continue        # normpath: what writes it takes "net.prototxt/" for net.prototxt
+            for other, value in given.items():
+                names = value if isinstance(value, tuple | list) else (value,)
+                if other is not option and any(
+                        os.path.isfile(name) and os.path.samefile(name, out)
+                        for whole in names if isinstance(whole, str) for name in (whole, *whole.split(","))):
+                    raise click.UsageError(f"{_name(option)} {out}: is the file that is read as "
+                                           f"{_name(other)}; name another one to write to", context)
+
+
+def _name(parameter):
+    """Return --NAME of an option, what --help calls an argument."""
+    if isinstance(parameter, click.Option):
+        return max(parameter.opts, key=len)
+    return parameter.human_readable_name.removesuffix("...")
 
 
 def refuse_idle(names: Iterable[str], why: str) -> None:

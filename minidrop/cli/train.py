@@ -79,7 +79,7 @@ log = logging.getLogger(__name__)
               help="Multiply the learning rates by the number of ranks; set warmup_iter as well.")
 @click.option("--wire", type=click.Choice(WIRES),
               help="With several ranks: round gradients to 16 bits on their way. [default: the file's wire]")
-@click.option("--timeline", "trace", metavar="FILE",
+@click.option("--timeline", "trace", metavar="FILE.json",
               help="Record when the parts of the first 100 iterations run, on each rank, as JSON for "
               "Perfetto.")
 @click.option("--rank-timeout", type=click.FloatRange(0, min_open=True), default=TIMEOUT, show_default=True,
@@ -119,6 +119,8 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
         refuse_idle(["ema"], "says how --weights is read; give both")
     if resume not in (None, "auto"):
         refuse_idle(["skip_mismatched"], "a snapshot to go on from must fit; begin anew with --weights")
+    if trace and not trace.endswith(".json"):       # as --timeline net.prototxt, which would be replaced
+        raise click.UsageError(f"--timeline {trace}: expected a name that ends with .json")
     if tensorboard:
         check_tensorboard()
     device = chosen_device(device, gpu)

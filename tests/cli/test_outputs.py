@@ -173,3 +173,30 @@ def test_a_run_that_fails_replaces_no_output_of_its_net(tiny, minidrop):
     assert minidrop("train", "--solver", tiny.solver, "--out", "again").code == 0
     with h5py.File(tiny.path / "out.h5") as h5:
         assert h5["data"].shape == (320, 3, 1, 1)
+
+
+@pytest.mark.parametrize("arguments, written, reads", [
+    (["export", "--model", "NET", "--weights", "w.h5", "--onnx", "NET"], "--onnx", "--model"),
+    (["export", "--model", "NET", "--weights", "v.h5,w.h5", "--onnx", "./w.h5"], "--onnx", "--weights"),
+    (["export", "--model", "NET", "--weights", "w.h5", "--onnx", "w.h5/"], "--onnx", "--weights"),
+    (["predict", "--model", "NET", "--weights", "w.h5", "a.csv", "w.csv", "--out", "w.csv"], "--out",
+     "INPUT"),
+    (["predict", "--model", "NET", "--weights", "w.h5", "a.csv", "-o", "w.h5", "--format", "csv"], "--out",
+     "--weights"),
+    (["classify", "--model_def", "NET", "--pretrained_model", "w.h5", "w.csv", "w.csv"], "OUTPUT_FILE",
+     "INPUT_FILE"),
+    (["draw_net", "NET", "NET"], "OUT", "NET")])
+def test_no_output_takes_the_place_of_what_is_read(tiny, minidrop, arguments, written, reads):
+    for name in ("w.h5", "w.csv"):
+        (tiny.path / name).write_text("1")
+    paths = [tiny.path / name for name in ("w.h5", "w.csv", tiny.net)]
+    before = [path.read_bytes() for path in paths]
+    result = minidrop(*(tiny.net if argument == "NET" else argument for argument in arguments))
+    assert result.code == 2 and f"Error: {written} " in result.err
+    assert f": is the file that is read as {reads}; name another one to write to" in result.err
+    assert [path.read_bytes() for path in paths] == before
+
+
+def test_a_timeline_takes_no_network_file_s_place(tiny, minidrop):
+    result = minidrop("train", "--solver", tiny.solver, "--timeline", tiny.net)
+    assert result.code == 2 and f"--timeline {tiny.net}: expected a name that ends with .json" in result.err
