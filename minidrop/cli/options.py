@@ -175,23 +175,34 @@ skip_option = click.option("--skip-mismatched", is_flag=True,
                            help="Leave weights whose shape differs from the file's as they are.")
 
 
-def chosen_device(device: str, gpu: str | None) -> str:
-    """Return the device that --device or Caffe's -gpu selects; raises UsageError."""
+def chosen_device(device: str, gpu: str | None, local_rank: int = 0, ranks: int = 1) -> str:
+    """Return the device that --device or Caffe's -gpu selects; raises UsageError.
+
+    With -gpu all each of several ranks takes the GPU of its number among those of this machine.
+    """
     if gpu is None:
         return device
     if device != "auto":
         raise click.UsageError("--device and -gpu both choose the device; keep one")
     if gpu == "all":
         count = cuda_devices()[0]
-        if count > 1:
-            echo(f"warning: -gpu all: training uses one GPU; cuda:0 of {count} is taken", err=True)
-        return "cuda:0"
+        if count > 1 and ranks == 1:
+            echo(f"warning: -gpu all: one process uses one GPU; cuda:0 of {count} is taken. "
+                 f"{_several(count)}", err=True)
+        return f"cuda:{local_rank % max(1, count)}"
     if "," in gpu:
-        raise click.UsageError(f"-gpu {gpu}: training uses one GPU; name one of them, as in -gpu "
-                               f"{gpu.split(',')[0]}")
+        first, *others = gpu.split(",")
+        raise click.UsageError(f"-gpu {gpu}: one process uses one GPU; name one of them, as in -gpu {first}. "
+                               + _several(1 + len(others), f"CUDA_VISIBLE_DEVICES={gpu} "))
     if not gpu.isdecimal() or len(gpu) > 3:
         raise click.UsageError(f"-gpu {gpu}: expected the number of a GPU, or all")
     return f"cuda:{int(gpu)}"
+
+
+def _several(count, before=""):
+    """Return how to do what Caffe does with several GPUs, of which each has batches of the file's size."""
+    return (f"A process for each of them trains with: {before}mpiexec -n {count} minidrop train ... --device "
+            f"auto --batch-per-rank")
 
 
 def trained_net(model: str, weights: list, overrides: tuple, dropout: str | None, level: int, stages: list,

@@ -123,7 +123,6 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
         raise click.UsageError(f"--timeline {trace}: expected a name that ends with .json")
     if tensorboard:
         check_tensorboard()
-    device = chosen_device(device, gpu)
     if seed is not None:
         overrides = (*overrides, f"random_seed={seed}")
     if wire is not None:
@@ -132,6 +131,7 @@ def train(context: Any, solver: Any, overrides: tuple, dropout: str | None, leve
         # Before the nets are built, which takes long, so that no signal is lost.
         signals = stack.enter_context(StopSignals(sigint_effect, sighup_effect, leave))
         communicator = stack.enter_context(launched(together, rank_timeout))
+        device = chosen_device(device, gpu, communicator.local_rank, communicator.size)
         run_log = stack.enter_context(RunLog()) if communicator.rank == 0 else None
         formatter = GlogFormatter() if log_format == "caffe" else None
         stack.enter_context(console.formatted(formatter))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from minidrop.cli import options
+
 
 def test_help_names_every_command(minidrop):
     result = minidrop("--help")
@@ -26,7 +28,9 @@ def test_help_loads_nothing_heavy():
     (["trian"], "there is no command 'trian'; did you mean 'train'?"),
     (["train"], "Missing option '--solver'"),
     (["train", "-solver", "x", "-snapshot", "a.h5", "-weights", "b.h5"], "exclude each other"),
-    (["train", "-solver", "x", "-gpu", "0,1"], "one GPU"),
+    (["train", "-solver", "x", "-gpu", "0,1"], "-gpu 0,1: one process uses one GPU; name one of them, as in "
+     "-gpu 0. A process for each of them trains with: CUDA_VISIBLE_DEVICES=0,1 mpiexec -n 2 minidrop train "
+     "... --device auto --batch-per-rank"),
     (["train", "-solver", "x", "-gpu", "first"], "expected the number of a GPU, or all"),
     (["train", "-solver", "x", "-gpu", "0", "--device", "cpu"], "both choose the device"),
     (["train", "-solver", "x", "-sigint_effect", "die"], "'die' is not one of"),
@@ -318,3 +322,17 @@ def test_test_tells_the_averages_of_every_batch_where_the_net_has_debug_info(min
     assert [line for line in lines if line not in told] == plain.splitlines()
     assert len(told) == 3 * (8 + 4) and sum("top blob loss data: " in line for line in told) == 3
     assert json.loads(minidrop(*arguments, "--json").out)["iterations"] == 3
+
+
+@pytest.mark.parametrize("count, rank, ranks, device, warns", [
+    (0, 0, 1, "cuda:0", False), (1, 0, 1, "cuda:0", False), (4, 0, 1, "cuda:0", True),
+    (4, 3, 8, "cuda:3", False), (2, 3, 4, "cuda:1", False), (0, 1, 2, "cuda:0", False)])
+def test_all_gpus_are_one_for_each_rank(monkeypatch, capsys, count, rank, ranks, device, warns):
+    monkeypatch.setattr(options, "cuda_devices", lambda: (count, ""))
+    assert options.chosen_device("auto", "all", rank, ranks) == device
+    warning = capsys.readouterr().err
+    assert bool(warning) == warns
+    if warns:
+        assert warning == ("warning: -gpu all: one process uses one GPU; cuda:0 of 4 is taken. A process for "
+                           "each of them trains with: mpiexec -n 4 minidrop train ... --device auto "
+                           "--batch-per-rank\n")
