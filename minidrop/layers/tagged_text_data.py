@@ -131,6 +131,10 @@ class TaggedTextData(DataLayer):
         rate = decimal(settings.unknown_rate)
         if not 0 <= rate <= 1:
             raise ConfigError(f"tagged_text_data_param: unknown_rate must lie in [0, 1], got {rate:g}")
+        if rate and settings.minimum_count > 1:
+            raise ConfigError(f"tagged_text_data_param: minimum_count: {settings.minimum_count} reads each "
+                              f"word that occurs once as <unk>, so unknown_rate: {rate:g} changes nothing; "
+                              f"remove one of them")
         return rate
 
 

@@ -257,6 +257,8 @@ def test_wrong_layers(built, layer, shapes, message):
     ('source: "train.txt"', "tagged_text_data_param needs batch_size, at least 1"),
     ('source: "train.txt" batch_size: 3 most_characters: 0', "most_characters must be at least 1, got 0"),
     ('source: "train.txt" batch_size: 3 tag_column: 0', "word_column and tag_column are both 0"),
+    ('source: "train.txt" batch_size: 3 minimum_count: 2 unknown_rate: 0.5', "minimum_count: 2 reads each "
+     "word that occurs once as <unk>, so unknown_rate: 0.5 changes nothing; remove one of them"),
     ('source: "train.txt" batch_size: 3 unknown_rate: 1.5', "unknown_rate must lie in [0, 1], got 1.5"),
     ('source: "no.txt" batch_size: 3', "'no.txt': no such file"),
     ('source: "train.txt" batch_size: 3 tag_column: 4', "columns of at least 5, got 2 ('Ann')")])
