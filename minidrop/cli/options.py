@@ -94,12 +94,20 @@ class Count(click.IntRange):
 
     def __init__(self, least: int = 1, most: int = MOST):
         super().__init__(least, most)
+        self.least, self.most = least, most
 
     def _describe_range(self):
         """Return what --help shows of the range: no ends that are those of numbers of a file."""
         if self.max not in (MOST, MOST_SEED):
             return super()._describe_range()
         return f"x>={self.min}" if self.min > -MOST else ""
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return the number. Of one above the range the whole range is shown: it is in that of --help."""
+        number = int(click.INT.convert(value, param, context))
+        if number > self.most or number < self.least <= -MOST:
+            self.fail(f"{number} is not in the range {super()._describe_range()}.", param, context)
+        return super().convert(value, param, context)
 
 
 seed_type = Count(0, MOST_SEED)

@@ -203,6 +203,7 @@ def test_a_count_has_an_end(called, minidrop):
                             ("patterns", "--iterations"), ("predict", "--top-k"), ("test", "--iterations")):
         done = called(command, option, "9" * 25)
         assert done.code == 2 and f"{'9' * 25} is not in the range" in done.err, (command, option)
+        assert "<=" in done.err.splitlines()[-1]        # what the range of --help, x>=0, leaves out
     assert called("predict", "--columns", "9" * 5000).code == 2
     done = minidrop("train", "--solver", "x", "--gpu", "9" * 5000)
     assert done.code == 2 and "expected the number of a GPU, or all" in done.err
