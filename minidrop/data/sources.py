@@ -50,12 +50,16 @@ def find_source(source: str, config_path: str | None = None, kind: str = "list",
             if place.is_file():
                 return place
         folder = next((place for place in places if place.is_dir()), None)
+        special = next((place for place in places if place.exists()), None)
     except (OSError, ValueError) as error:
         raise _refused(field, source, "file", error) from error
     if folder is not None:
         inside = "text file in it that lists the HDF5 files" if kind == "list" else f"{kind} file in it"
         raise DataError(f"{field} {source!r}: expected a {kind} file, got the folder {folder}; name the "
                         f"{inside}")
+    if special is not None:
+        raise DataError(f"{field} {source!r}: expected a {kind} file, got {special}, a pipe or a device; "
+                        "name a file")
     looked = ", ".join(str(place) for place in places)
     raise DataError(f"{field} {source!r}: no such file (looked for {looked}); {how_to_make(source)}")
 

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,12 @@ def test_a_mistyped_data_set_is_suggested(places):
 def test_sources_that_are_no_file_are_explained(places, source, message):
     with pytest.raises(DataError, match=message):
         find_source(source)
+
+
+def test_a_pipe_is_no_source(places):
+    os.mkfifo("pipe")
+    with pytest.raises(DataError, match="'pipe': expected a list file, got .*/work/pipe, a pipe or a device"):
+        find_source("pipe")
 
 
 def test_cache_dir_is_the_variable_else_below_home(monkeypatch, tmp_path):
