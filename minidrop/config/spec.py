@@ -75,14 +75,33 @@ class _Layers:
         return build
 
 
+class _Values:
+    """What params.Pooling is: the names in PoolingParameter, such as the values of its enums."""
+
+    def __init__(self, message):
+        self._message = message
+
+    def __getattr__(self, name):
+        if name == "_message":      # of a copy that has none yet
+            raise AttributeError(name)
+        try:
+            return getattr(self._message, name)
+        except AttributeError:
+            values = list(self._message.DESCRIPTOR.enum_values_by_name)
+            raise AttributeError(f"{self._message.__name__} has no value {name!r}{nearest(name, values)} "
+                                 f"(values: {', '.join(values) or 'none'})") from None
+
+
 class _Params:
     """params.Pooling.MAX -> the value of an enum of PoolingParameter, and so on."""
 
     def __getattr__(self, name):
         message = getattr(minidrop_pb2, f"{name}Parameter", None)
         if message is None:
-            raise AttributeError(f"there is no message {name}Parameter")
-        return message
+            messages = minidrop_pb2.DESCRIPTOR.message_types_by_name
+            known = [found.removesuffix("Parameter") for found in messages if found.endswith("Parameter")]
+            raise AttributeError(f"there is no message {name}Parameter{nearest(name, known)}")
+        return _Values(message)
 
 
 layers, params = _Layers(), _Params()

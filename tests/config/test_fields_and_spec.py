@@ -163,6 +163,12 @@ def test_values_of_enums():
     assert n.to_proto().layer[0].pooling_param.pool == 1
     with pytest.raises(AttributeError, match="no message NoSuchParameter"):
         params.NoSuch  # noqa: B018
+    with pytest.raises(AttributeError, match="no message PoolinParameter; did you mean 'Pooling'"):
+        params.Poolin.MAX  # noqa: B018
+    with pytest.raises(AttributeError, match="PoolingParameter has no value 'MAXX'; did you mean 'MAX'"):
+        params.Pooling.MAXX  # noqa: B018
+    with pytest.raises(AttributeError, match=r"InputParameter has no value 'MAX' \(values: none\)"):
+        params.Input.MAX  # noqa: B018
 
 
 def test_tops_to_proto_names_what_has_no_name():
