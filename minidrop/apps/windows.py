@@ -20,7 +20,7 @@ def crop_window(image: np.ndarray, window: Any, fill: np.ndarray, context_pad: i
     top, left, bottom, right = (int(place) for place in window)
     if not (0 <= top < bottom <= image.shape[0] and 0 <= left < right <= image.shape[1]):
         raise ShapeError(f"expected a window (top, left, bottom, right) within the image of "
-                         f"{image.shape[0]} x {image.shape[1]}, got {tuple(window)}")
+                         f"{image.shape[0]} x {image.shape[1]}, got {(top, left, bottom, right)}")
     if not context_pad:
         return image[top:bottom, left:right]
     rows, to_rows = _places(top, bottom, image.shape[0], fill.shape[0], context_pad)

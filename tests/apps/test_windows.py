@@ -1,5 +1,7 @@
 """Windows of images with their context: against Caffe's own steps, and sizes that leave nothing."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -46,8 +48,9 @@ def test_a_large_context_leaves_at_least_a_pixel_of_the_image():
 @pytest.mark.parametrize("window", [(0, 0, 10, 3), (-1, 0, 2, 3), (2, 2, 2, 3), (0, 3, 2, 3)])
 @pytest.mark.parametrize("pad", [0, 1])
 def test_windows_that_are_not_inside_the_image(window, pad):
-    with pytest.raises(ShapeError, match="within the image of 9 x 12"):
-        crop_window(IMAGE, window, np.zeros((6, 8, 3)), pad)
+    for given in (window, np.array(window)):        # scripts have the rows of an array
+        with pytest.raises(ShapeError, match=f"within the image of 9 x 12, got {re.escape(str(window))}"):
+            crop_window(IMAGE, given, np.zeros((6, 8, 3)), pad)
 
 
 def test_without_context_it_is_the_window():
