@@ -285,9 +285,15 @@ def load_weights(net: Net, path: Paths, vocabularies: dict[str, str] | None = No
 def load_initial(solver: Solver, skip_mismatched: bool = False) -> None:
     """Copy the weights of the files that a solver's `weights` names, looked up beside its file first."""
     folder = Path(solver.config.path or "").parent
-    names = [name for text in solver.settings.weights
-             for name in apart(text, lambda name: isfile(folder / name) or isfile(name))]
-    paths = [folder / name if (folder / name).exists() else name for name in names]
+    paths: list[Path] = []
+    for i, text in enumerate(solver.settings.weights):
+        for name in apart(text, lambda name: isfile(folder / name) or isfile(name)):
+            places = [folder / name, Path(name)]
+            if not any(place.exists() for place in places):
+                looked = ", ".join(dict.fromkeys(str(place.absolute()) for place in places))
+                raise SnapshotError(f"{solver.config.where(('weights', i))}: weights: {name}: there is no "
+                                    f"such file of weights or snapshot (looked for {looked}); correct it")
+            paths.append(next(place for place in places if place.exists()))
     if solver.settings.weights:
         solver.net.load_weights(paths, skip_mismatched)
 

@@ -204,7 +204,8 @@ class TestInitialWeights:
 
     def test_a_solver_to_be_restored_needs_none(self, tmp_path):
         settings = 'weights: "gone.h5"'
-        with pytest.raises(SnapshotError, match="gone.h5"):
+        with pytest.raises(SnapshotError, match=r"solver\.prototxt:\d+:\d+: weights: gone\.h5: there is no "
+                           rf"such file of weights or snapshot \(looked for {tmp_path}/gone\.h5"):
             solver_of(tmp_path, DATA + ip() + LOSS, settings)
         assert solver_of(tmp_path, DATA + ip() + LOSS, settings, initial_weights=False).iteration == 0
 
