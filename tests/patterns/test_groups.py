@@ -98,6 +98,16 @@ def test_the_variance_of_a_gradient_is_what_the_formula_says(rate, groups):
         assert abs(found - variance) < 0.05 * max(variance, 0.1), grouping
 
 
+@pytest.mark.parametrize("grouping, expected", [("STRATIFIED", (1, 0.318, 0.239)),
+                                                ("INDEPENDENT", (1, 0.606, 0.409))])
+def test_groups_of_rows_keep_the_variance_of_their_common_period(grouping, expected):
+    """A period dp of 1, 2, 3: the mean over it of the variances at 1 / dp, and the variance of 1 / (q dp)."""
+    for groups, variance in zip((1, 2, 4), expected, strict=True):
+        live = draws_of(site("ROW", 0.5, 60, groups=groups, grouping=grouping), 4000)
+        found = (live.mean(axis=1) / 0.5).var(axis=0).mean()
+        assert found == pytest.approx(variance, rel=0.03), groups
+
+
 @pytest.mark.parametrize("family", ["PERIODIC", "UNIT", "SLICE"])
 def test_pairs_across_stratified_groups_are_negatively_correlated(family):
     # A mean over 1000 iterations and 60 units is off by less than 0.002.
