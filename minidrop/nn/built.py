@@ -18,7 +18,7 @@ from minidrop.layers import Context
 from minidrop.layers.numbers import as_numbers
 from minidrop.net import BlobRef, Net
 from minidrop.net.lifetime import OneThread
-from minidrop.nn.structure import put_together, take_apart
+from minidrop.nn.structure import leaves_of, put_together, take_apart
 from minidrop.nn.symbol import Symbol, TraceError
 from minidrop.nn.trace import Trace
 
@@ -159,6 +159,30 @@ class Nets:
 def is_array(value: Any) -> bool:
     """Whether a value is an array or a Tensor."""
     return isinstance(value, Tensor) or (hasattr(value, "dtype") and hasattr(value, "shape"))
+
+
+def with_tensors(module: Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Return the arguments of a call with a Tensor for each array, for a forward that is plain Python.
+
+    They are on the module's device. Floating-point arrays take its dtype, as in a traced call; whole numbers
+    and truth values, such as labels and masks, keep theirs. All else is handed on as it is. Raises DataError.
+    """
+    if not any(_is_bare(leaf) for leaf in leaves_of((args, kwargs))):
+        return args, kwargs
+    leaves: list = []
+    where, backend = f"the arguments of {module.describe()}", module.backend
+    rest = take_apart((args, kwargs), _is_bare, leaves, where, object)
+    with backend.active():
+        return put_together(rest, [
+            as_tensor(leaf, backend, module.dtype, where) if leaf.dtype.kind == "f" else
+            Tensor(backend.asarray(Tensor(leaf).numpy(), None), backend=backend)
+            for leaf in leaves])
+
+
+def _is_bare(value):
+    """Whether a value is an array of real numbers, but neither a Tensor nor a single number of NumPy's."""
+    return is_array(value) and not isinstance(value, Tensor | np.generic) and (
+        getattr(value.dtype, "kind", "") in ("b", "i", "u", "f"))
 
 
 def as_tensor(value: Any, backend: Backend, dtype: str, where: str) -> Tensor:

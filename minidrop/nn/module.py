@@ -12,7 +12,7 @@ from minidrop.errors import ConfigError, SnapshotError, in_short
 from minidrop.net import Net
 from minidrop.net.costs import costs
 from minidrop.net.net import DTYPES
-from minidrop.nn.built import Nets
+from minidrop.nn.built import Nets, with_tensors
 from minidrop.nn.fixed import given_to, refuse_argument
 from minidrop.nn.state import State
 from minidrop.nn.trace import current_trace, is_measuring
@@ -83,6 +83,7 @@ class Module(Tree, State):
         if trace is not None:
             return trace.run(self, args, kwargs)
         if not self.traced:
+            args, kwargs = with_tensors(self, args, kwargs)
             return self.forward(*args, **kwargs)
         if is_measuring():
             return self._nets.find(self, args, kwargs)[0].zeros()

@@ -237,6 +237,32 @@ class Adversaries(nn.Module):
         return self.judge(made), self.judge(real)
 
 
+class Sees(nn.Module):
+    """Gives what its forward is given."""
+
+    traced = False
+
+    def forward(self, *inputs, **named):
+        return inputs, named
+
+
+def test_plain_python_is_given_tensors():
+    x, label = np.array([[-1.0, 2.0]]), np.array([3, 1])
+    (seen, label_seen, words), named = Sees()(x, label, ["a", 2], rest={"mask": label > 1},
+                                              scale=np.float32(3))
+    np.testing.assert_array_equal(seen.relu().numpy(), [[0.0, 2.0]])
+    assert (seen.dtype, label_seen.dtype, words) == ("float32", "int64", ["a", 2])
+    assert isinstance(label_seen, md.Tensor) and label_seen.tolist() == [3, 1]
+    assert named["rest"]["mask"].tolist() == [True, False] and type(named["scale"]) is np.float32
+    (wide,), _ = Sees().to(dtype="float64")(x)
+    assert wide.dtype == "float64"
+    given = md.Tensor(x, requires_grad=True), object(), [x[0].tolist()]
+    assert all(one is two for one, two in zip(Sees()(*given)[0], given, strict=True))
+    for masked in (np.ma.masked_array(x, x > 0), np.ma.masked_array(label, label > 1)):
+        with pytest.raises(md.MinidropError, match="masked"):
+            Sees()(masked)
+
+
 def test_a_module_that_runs_as_plain_python():
     model = Adversaries().to("cpu").set_seed(2)
     fake, real = model(numbers(8, 4), numbers(8, 6))
