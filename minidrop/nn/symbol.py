@@ -96,6 +96,8 @@ class Symbol:
 
     def __truediv__(self, other):
         if isinstance(other, Real):
+            if not other:
+                return self._computed(operator.truediv, self, other)
             return self._power(scale=1 / float(other))
         return self * self._operand(other) ** -1
 
@@ -138,6 +140,9 @@ class Symbol:
 
     def __neg__(self):
         return self._power(scale=-1.0)
+
+    def __pos__(self):
+        return self
 
     def __abs__(self):
         return self.trace.add("AbsVal", [self])
@@ -267,6 +272,12 @@ class Symbol:
     # -- what needs values -----------------------------------------------------------------------------------
     def _refuse(self, what) -> NoReturn:
         raise TraceError(f"{what}, of {self!r}: {REMEDY}")
+
+    def __copy__(self) -> Symbol:
+        return self         # nothing changes it
+
+    def __deepcopy__(self, memo: dict) -> Symbol:
+        return self
 
     def __bool__(self):
         self._refuse("bool() or `if`")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from minidrop.config import NetConfig, NetParameter, decimal
+from minidrop.config.check import FLOAT32_END
 from minidrop.config.spec import set_layer
 from minidrop.errors import ConfigError, ShapeError, kind_of
 from minidrop.layers.lambda_function import measured
@@ -233,7 +233,8 @@ class Trace:
 
     def is_exact(self, number: float) -> bool:
         """Whether a setting holds a number as exactly as the net computes."""
-        return math.isfinite(number) and (self.context.dtype == "float32" or decimal(number) == number)
+        fits = abs(number) < FLOAT32_END        # no NaN does
+        return fits and (self.context.dtype == "float32" or decimal(number) == number)
 
     def _added(self, type, name, bottoms, tops, settings):
         blobs = [self.checked(bottom).blob for bottom in bottoms]

@@ -1,5 +1,6 @@
 """Operators of Symbols: each is a layer, and does what NumPy does; what needs values is refused."""
 
+import copy
 import re
 
 import numpy as np
@@ -105,6 +106,23 @@ def test_a_factor_that_float32_rounds_is_exact_in_float64():
     assert [layer.type for layer in net.config.message.layer] == ["Input", "Lambda"]
     net = Of(lambda a: a / 3).to("cpu", "float32").net_for(A)
     assert [layer.type for layer in net.config.message.layer] == ["Input", "Power"]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@in_turn("function", [lambda a: (a - a[:1]) / 0, lambda a: a / np.float32(0), lambda a: a / 1e-40,
+                      lambda a: a * 1e300, lambda a: -a + 1e300, lambda a: a * -1e300, lambda a: a * np.nan])
+def test_numbers_that_float32_lacks_give_what_a_tensor_gives(function):
+    """Division by 0 as well: infinities of the right sign, and NaNs."""
+    expected = function(md.Tensor(A.astype("float32"))).numpy()
+    assert not np.isfinite(expected).all()
+    np.testing.assert_array_equal(Of(function).to("cpu")(A).numpy(), expected)
+
+
+def test_a_symbol_is_its_own_copy():
+    seen = []
+    model = Of(lambda a: seen.append((a, +a, copy.copy(a), *copy.deepcopy([a]))) or a * 2).to("cpu")
+    np.testing.assert_allclose(model(A).numpy(), 2 * A, rtol=1e-6)
+    assert all(one is seen[0][0] for one in seen[0])
 
 
 class Gated(nn.Module):
