@@ -59,7 +59,7 @@ def explained(function: Function) -> Function:
     """Return a function that raises TensorError in place of an error of Python's or NumPy's, see above.
 
     A call that Python itself refuses and a lack of memory stay as they are, but a keyword that is unknown
-    comes with those that are known.
+    comes with those that are known, and one argument too many with what is taken by position and by name.
     """
     @functools.wraps(function)
     def call(*args, **kwargs):
@@ -73,6 +73,7 @@ def explained(function: Function) -> Function:
             if not given:
                 if isinstance(error, TypeError):
                     _refuse_keywords(function, args, kwargs)
+                    _refuse_positions(function, args)
                 raise
             # Many take an array for a tensor: it is blamed last.
             problem = _problem(function, given, True) or _problem(function, given, False)
@@ -117,6 +118,20 @@ def _refuse_keywords(function, args, kwargs):
         if name not in known:
             raise TypeError(f"{_name_of(function, args)} takes {takes or 'no arguments'}; got {name!r}"
                             f"{keyword_hint(name, known)}") from None
+
+
+def _refuse_positions(function, args):
+    """Raise TypeError where more arguments are given by position than a function takes so."""
+    parameters = [one for name, one in inspect.signature(function).parameters.items() if name != "self"]
+    placed = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    got = len(args) - ("self" in inspect.signature(function).parameters)
+    if got <= len(placed) or any(one.kind is one.VAR_POSITIONAL for one in parameters):
+        return
+    named = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+    named += ["settings of the layer"] * any(one.kind is one.VAR_KEYWORD for one in parameters)
+    first = f"{len(placed)} argument{'s' * (len(placed) != 1)} by position ({', '.join(placed)})"
+    raise TypeError(f"{_name_of(function, args)} takes {first if placed else 'no argument by position'}, got "
+                    f"{got}{'; by name it takes ' * bool(named)}{', '.join(named)}") from None
 
 
 def _name_of(function, args):

@@ -7,6 +7,7 @@ import pytest
 from cases import in_turn
 
 import minidrop as md
+from minidrop import nn
 from minidrop.backend.window import Window
 from minidrop.functions.explained import explained
 
@@ -89,6 +90,21 @@ def test_what_no_kind_explains_is_said_with_all_arguments():
         fails(1, time=2)
     with pytest.raises(TypeError, match="^relu takes x, negative_slope; got 'negative_slop'; did you mean"):
         F.relu(X, negative_slop=0.1)
+
+
+@in_turn("call, words", [
+    (lambda: nn.LSTM(8, 16, 2), "LSTM takes 2 arguments by position (input_size, hidden_size), got 3; by "
+     "name it takes stateful, weight_filler, bias_filler, name, settings of the layer"),
+    (lambda: nn.Dropout(0.5, True), "Dropout takes 1 argument by position (rate), got 2; by name it takes "
+     "axes, name"),
+    (lambda: nn.Sigmoid(1), "Sigmoid takes no argument by position, got 1; by name it takes name"),
+    (lambda: F.relu(X, 0.1, 2), "relu takes 2 arguments by position (x, negative_slope), got 3"),
+    (lambda: X.var(1, 2), "var takes 2 arguments by position (x, axis), got 3; by name it takes keepdims, "
+     "correction, dim, keepdim"),
+])
+def test_an_argument_too_many_comes_with_what_is_taken(call, words):
+    with pytest.raises(TypeError, match=f"^{re.escape(words)}$"):
+        call()
 
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("of a device"),
