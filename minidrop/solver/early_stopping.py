@@ -11,7 +11,7 @@ import numpy as np
 
 from minidrop.config import SolverConfig, SolverParameter, decimal
 from minidrop.config.numbers import real_number, whole_number
-from minidrop.errors import ConfigError, SnapshotError, nearest
+from minidrop.errors import ConfigError, SnapshotError, in_short, nearest
 from minidrop.solver.events import Event
 from minidrop.solver.named import checked_state
 
@@ -41,9 +41,10 @@ class EarlyStopping:
     """
 
     def __init__(self, metric: str, mode: str, patience: int = 3, min_delta: float = 0.0):
-        mode = mode.lower()
-        if mode not in MODES:
-            raise ConfigError(f"early stopping: mode must be min or max, got {mode!r}{nearest(mode, MODES)}")
+        mode = mode.lower() if isinstance(mode, str) else mode
+        if not (isinstance(mode, str) and mode in MODES):
+            raise ConfigError(f"early stopping: mode must be min or max, got {in_short(mode)}"
+                              f"{nearest(str(mode), MODES)}")
         self.metric, self.mode = metric, mode
         self.patience = whole_number("early stopping: patience", patience, 1)
         self.min_delta = real_number("early stopping: min_delta", min_delta, "a number from 0 on",

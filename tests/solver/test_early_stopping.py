@@ -162,6 +162,7 @@ def test_total_loss_where_tests_report_it():
 
 @in_turn("arguments, message", [
     (("loss", "maximum"), "mode must be min or max, got 'maximum'"),
+    (("loss", 3), "mode must be min or max, got 3"),
     (("loss", "max", 0), "patience: expected a whole number of at least 1, got 0"),
     (("loss", "max", 2.5), "patience: expected a whole number of at least 1, got 2.5"),
     (("loss", "max", 1, -0.5), "min_delta: expected a number from 0 on, got -0.5"),
