@@ -15,6 +15,12 @@ from minidrop.rng import generator
 Record = tuple[np.ndarray, ...]
 
 
+class LoadedRecord(tuple):
+    """A Record as a loader's collate function is given it: known from a sequence that is a tuple."""
+
+    __slots__ = ()
+
+
 def as_record(value: Any) -> Record:
     """Return a tuple of arrays, of a tuple of what can become one, or of one such thing."""
     parts = value if isinstance(value, tuple) else (value,)
@@ -79,20 +85,25 @@ def _layout(record):
 
 
 def pad_sequences(sequences: Sequence[Any], value: float = 0, steps: int = 0,
-                  time_first: bool = False) -> tuple[np.ndarray, np.ndarray]:
+                  time_first: bool = False) -> tuple[np.ndarray, ...]:
     """Return (the sequences as one array, filled up with `value`, and their lengths, int32).
 
     sequences: arrays (length, *entry) that differ in length alone. The array is (count, steps, *entry), or
     with `time_first` (steps, count, *entry), as recurrent layers read it; steps: by default the greatest
-    length. For batches of unequal lengths, as the `collate` of a DataLoader:
+    length. As the `collate` of a DataLoader it fills up the first array of each record, and stacks the
+    others: records (words, label) become (words, lengths, label). Where several arrays have unequal lengths:
 
         def collate(records):
-            words, labels = zip(*records)
-            return *pad_sequences(words), np.array(labels)
+            words, tags = zip(*records)
+            return *pad_sequences(words), pad_sequences(tags, value=-1)[0]
 
     Raises DataError for sequences that differ in more, or are longer than `steps`, and for a value that their
     dtype cannot hold.
     """
+    if len(sequences) and all(isinstance(one, LoadedRecord) for one in sequences):
+        padded, lengths = pad_sequences([one[0] for one in sequences], value, steps, time_first)
+        others = [one[1:] for one in sequences]
+        return padded, lengths, *(stack(others) if any(others) else ())
     arrays = [as_numbers(sequence, "sequence {}", place) for place, sequence in enumerate(sequences)]
     if not arrays:
         raise DataError("pad_sequences: expected at least one sequence, got none")
@@ -131,7 +142,7 @@ class Join:
             with naming(partial(where, number)):
                 if self.augment is not None:
                     record = self.augment(rng, *as_record(record))
-                records.append(as_record(record))
+                records.append(LoadedRecord(as_record(record)))
         if self.collate is None:
             return stack(records, lambda place: where(numbered[place][0]))
         with naming(lambda: f"collate of {where(numbered[0][0])} and {len(records) - 1} more"):

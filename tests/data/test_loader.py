@@ -4,6 +4,7 @@ import gc
 import json
 import threading
 import time
+from functools import partial
 
 import h5py
 import numpy as np
@@ -489,6 +490,23 @@ def test_sequences_of_unequal_lengths():
             assert batches[1][0].tolist() == [[1, 0], [1, 2]]
     with pytest.raises(DataError, match=r"^record 1 of the list: expected int64 \(1,\) and int64 \(\), as"):
         next(iter(DataLoader(records, 3)))
+
+
+def test_sequences_are_filled_up_by_pad_sequences_itself():
+    """The first array of each record; what follows is stacked."""
+    words = [np.arange(1, 2 + number % 3) for number in range(5)]
+    pairs = [(one, 7 * place) for place, one in enumerate(words)]
+    for records, label in ((pairs, [0, 7, 14]), (words, None)):
+        filled, lengths, *labels = next(iter(DataLoader(records, 3, collate=pad_sequences)))
+        assert filled.tolist() == [[1, 0, 0], [1, 2, 0], [1, 2, 3]] and lengths.tolist() == [1, 2, 3]
+        assert [one.tolist() for one in labels] == ([] if label is None else [label])
+    wide = partial(pad_sequences, value=-1, steps=4, time_first=True)
+    filled, lengths = next(iter(DataLoader([words[0], words[3]], 2, collate=wide)))     # of equal lengths
+    assert filled.tolist() == [[1, 1], [-1, -1], [-1, -1], [-1, -1]] and lengths.tolist() == [1, 1]
+    with pytest.raises(DataError, match=r"collate of record 0 .*record 1 of the batch: expected int64"):
+        next(iter(DataLoader([(one, one) for one in words], 3, collate=pad_sequences)))
+    array, lengths = pad_sequences([(np.ones(2), np.ones(2)), (np.ones(2),)])           # tuples of vectors
+    assert array.shape == (2, 2, 2) and lengths.tolist() == [2, 1]
 
 
 def test_an_error_of_collate_names_the_batch():
