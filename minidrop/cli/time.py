@@ -24,7 +24,7 @@ from minidrop.config.check import is_character
 from minidrop.data.hdf5_output import discarding
 from minidrop.errors import ConfigError, visible_name
 from minidrop.net import Net
-from minidrop.net.conversion import prepare_nets
+from minidrop.net.conversion import dropout_kind, prepare_nets
 from minidrop.solver import Solver
 from minidrop.solver.lr_policy import SHAPING
 
@@ -64,7 +64,7 @@ def time(solver: Any, model: Any, compare: Any, iterations: int, phase: Any, ove
     if compare:
         if compare in kinds:
             raise click.UsageError(f"--compare {compare}: that is what --dropout asks for already")
-        kinds[compare] = compare
+        kinds[compare] = dropout_kind(compare, "--compare")
     device = chosen_device(device, gpu)
     runs = {}
     try:

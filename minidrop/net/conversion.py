@@ -26,9 +26,12 @@ log = logging.getLogger(__name__)
 Shapes = Callable[[int], "Sequence[tuple[int, ...]] | None"]
 
 
-def dropout_kind(kind: str) -> str:
-    """Return a kind for `convert_dropout`, its family spelt as registered; raises ConfigError if unknown."""
-    return _parsed(kind)[0]
+def dropout_kind(kind: str, option: str = "--dropout") -> str:
+    """Return a kind for `convert_dropout`, its family spelt as registered.
+
+    option: what it was given with. Raises ConfigError, which names that, if it is unknown.
+    """
+    return _parsed(kind, option)[0]
 
 
 def prepare_nets(configs: list[NetConfig], kind: str | None, overrides: Sequence[str]) -> None:
@@ -208,18 +211,18 @@ def _convert_hidden(layer, kind, family):
                  layer.name, before, family.name, family.drops)
 
 
-def _parsed(kind):
+def _parsed(kind, option="--dropout"):
     """Return (kind, family class or None)."""
     name, colon, family = str(kind).partition(":")
     if name not in ("none", "conventional", "approx") or (colon and (name != "approx" or not family)):
-        raise ConfigError(f"--dropout {kind}: expected none, conventional, approx or approx:FAMILY (as "
+        raise ConfigError(f"{option} {kind}: expected none, conventional, approx or approx:FAMILY (as "
                           f"approx:ROW)")
     if not colon:
         return name, None
     try:
         found = find_family(family)
     except ConfigError as error:
-        raise ConfigError(f"--dropout {kind}: {error}") from None
+        raise ConfigError(f"{option} {kind}: {error}") from None
     return f"{name}:{found.name}", found
 
 

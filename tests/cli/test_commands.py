@@ -50,6 +50,8 @@ def test_wrong_usage_exits_with_2(minidrop, arguments, message):
     (["train", "-solver", "task/solver.prototxt", "--device", "tpu"], "unknown device 'tpu'"),
     (["train", "-solver", "task/solver.prototxt", "--set", "base_lrr=1"], "did you mean 'base_lr'?"),
     (["train", "-solver", "task/solver.prototxt", "--dropout", "approx:RWO"], "did you mean 'ROW'?"),
+    (["time", "-solver", "task/solver.prototxt", "--compare", "conv"], "--compare conv: expected none, "),
+    (["time", "-solver", "task/solver.prototxt", "--compare", "approx:RWO"], "--compare approx:RWO: unknown"),
     (["train", "-solver", "task/solver.prototxt", "-snapshot", "nope.h5"], "nope.h5"),
     (["train", "-solver", "task/solver.prototxt", "-weights", "task/train.h5"], "this is no minidrop "
      "snapshot"),
