@@ -45,8 +45,9 @@ def save(net: Net, path: str | os.PathLike, diffs: bool = False, format: str | N
         write_hdf5_weights(path, list(net.layers), arrays, lambda layer, number: owned[layer][number],
                            to_host, definition_of(net))
     else:
-        raise SnapshotError(f"{text}: expected a name that ends in .caffemodel, .caffemodel.h5 or "
-                            f".safetensors, which chooses the format, or a format")
+        known = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise SnapshotError(f"{text}: expected a name that ends in {known}, which chooses the format, or one "
+                            f"of these as format=")
 
 
 def as_caffe(net: Net) -> NetParameter:

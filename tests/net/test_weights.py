@@ -300,7 +300,8 @@ def test_files_are_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
         assert path.read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
         path.unlink()
     for name in ("w.txt", "w", "w.caffemodel.gz"):
-        with pytest.raises(SnapshotError, match="expected a name that ends in .caffemodel, .caffemodel.h5"):
+        with pytest.raises(SnapshotError, match="expected a name that ends in .caffemodel, .h5 or "
+                                                ".safetensors, which chooses the format, or one of these"):
             net.save(tmp_path / name)
 
 
