@@ -145,9 +145,9 @@ class DataLoader:
         """
         known = self.state_dict()
         if not isinstance(state, Mapping) or set(state) != set(known):
-            got = ", ".join(map(repr, state)) if isinstance(state, Mapping) else type(state).__name__
-            raise DataError(f"DataLoader: expected a state of {', '.join(known)}, got {got:.200}; is it the "
-                            "state of something else?")
+            names = ", ".join(map(repr, state)) or "nothing" if isinstance(state, Mapping) else ""
+            raise DataError(f"DataLoader: expected a state of {', '.join(known)}, got "
+                            f"{names or type(state).__name__:.200}; is it the state of something else?")
         now = self._settings
         other = [name for name, value in now.items() if state[name] != value]
         if other:

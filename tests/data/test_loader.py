@@ -186,6 +186,8 @@ def test_states_of_something_else(change, message):
         loader.load_state_dict({**loader.state_dict(), **change})
     with pytest.raises(DataError, match="got list"):
         loader.load_state_dict([1])
+    with pytest.raises(DataError, match="got nothing; is it"):
+        loader.load_state_dict({})
 
 
 def test_a_state_of_files_of_other_sizes(files):
