@@ -134,9 +134,9 @@ class Optimizer:
     def __init__(self, params: Parameters | Iterable[Mapping[str, Any]], defaults: Mapping[str, Any]):
         self.defaults = dict(defaults)
         self.param_groups: list[ParamGroup] = []
-        is_several = np.iterable(params) and not isinstance(params, Mapping | Parameter)
-        given: Any = list(params) if is_several else params
-        is_groups = bool(given) and isinstance(given, list) and isinstance(given[0], Mapping)
+        is_one = isinstance(params, Mapping | Parameter) or hasattr(params, "named_parameters")
+        given: Any = params if is_one or not np.iterable(params) else list(params)
+        is_groups = isinstance(given, list) and bool(given) and isinstance(given[0], Mapping)
         for group in given if is_groups else [{"params": given}]:
             self.add_param_group(group)
 

@@ -22,6 +22,9 @@ def named_parameters(params: Parameters, first: int = 0) -> dict[str, Parameter]
     """
     if isinstance(params, Parameter):
         raise ConfigError("params: expected several Parameters, got one; write [parameter]")
+    if hasattr(params, "named_parameters"):
+        raise ConfigError(f"params: expected Parameters or pairs (name, Parameter), got the module "
+                          f"{type(params).__name__}; write module.parameters()")
     if not np.iterable(params):
         raise ConfigError(f"params: expected Parameters or pairs (name, Parameter), got {kind_of(params)}")
     found: dict[str, Parameter] = {}

@@ -40,6 +40,11 @@ PARAMETERS = nn.Linear(2, 1).parameters()
 REFUSED = {
     "lr: expected a number >= 0, got '0.1'": lambda: optim.SGD(PARAMETERS, lr="0.1"),
     "params: expected Parameters or pairs (name, Parameter), got int": lambda: optim.SGD(3, lr=0.1),
+    "params: expected several Parameters, got one; write [parameter]":
+        lambda: optim.Adam(PARAMETERS[0], lr=0.1),
+    "params: expected Parameters or pairs (name, Parameter), got the module Linear; write module.parameters":
+        lambda: optim.Adam(nn.Linear(2, 1), lr=0.1),
+    "got the module Sequential; write module.parameters()": lambda: optim.EMA(nn.Sequential(nn.ReLU()), 0.9),
     "clip_grad_norm: most: expected a number above 0, got [1]": lambda: optim.clip_grad_norm(PARAMETERS, [1]),
     "EMA: decay: expected a number from 0 to below 1, got None": lambda: optim.EMA(PARAMETERS, None),
     "lr_policy 'cosine': max_iter: expected a number, got '9'": lambda: scheduler("cosine", max_iter="9"),
