@@ -2,9 +2,9 @@
 
 Each pass draws new patterns, so it runs a different thinned net; the spread of their outputs is the net's
 uncertainty (Gal and Ghahramani 2016, arXiv 1506.02142). Layers before the first drops are computed once, and
-compact products make every pass cheaper than one without drops. A pattern of ApproxDropout is shared by the
-batch: the spread of each sample is correct, but the samples of a batch vary together, so *their* correlation
-means nothing. Dropout draws for each sample.
+compact products make every pass cheaper than one without drops. A pattern of ApproxDropout is shared by a
+batch, or by each of its groups of samples: the spread of each sample is correct, but samples vary together,
+so *their* correlation means nothing. Dropout draws for each sample.
 """
 
 from __future__ import annotations

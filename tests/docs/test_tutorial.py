@@ -85,6 +85,10 @@ def test_tutorial(tmp_path, monkeypatch):
             net.write_text(net.read_text().replace("Relu", "ReLU").replace("drp1", "drop1"))
     assert set(programs) == {"mine/make_data.py", "mine/sure.py"}
     assert {path.name for path in Path("runs").iterdir()} >= {"digits", "mine", "mine_conventional", "char"}
+    losses = re.compile(r"\bIteration 0, loss = ([\d.]+),")             # the first: no rounding has added up
+    logs = [Path("runs", run, "train.log").read_text() for run in ("digits", "mine")]
+    printed = [float(losses.search(log)[1]) for log in logs]
+    assert [float(loss) for loss in losses.findall(text)] == pytest.approx(printed, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["tune", "resume"])
