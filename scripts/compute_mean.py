@@ -31,7 +31,11 @@ def main(source, out, name):
             raise DataError(f"{source}: expected records of at most 3 axes (channels, height, width), got "
                             f"the shape {records.shapes(name)}; name another dataset with --name")
         mean = mean_of(records, name)
-        write_mean(out, mean)
+        try:
+            write_mean(out, mean)
+        except OSError as error:
+            raise DataError(f"{out}: cannot be written: {error.strerror or error}; give another "
+                            f"file, or make its folder") from None
     except (DataError, OSError) as error:
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
         sys.exit(1)

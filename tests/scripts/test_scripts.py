@@ -79,7 +79,8 @@ class TestComputeMean:
         (["list.txt", "m.npy", "--name", "video"], 1, "expected records of at most 3 axes"),
         (["list.txt", "m.npy", "--name", "vdeo"], 1, "'vdeo'"),
         (["none.txt", "m.npy"], 1, "source 'none.txt': no such file"),
-        (["list.txt", "no/m.npy"], 1, "no/m.npy"),
+        (["list.txt", "no/m.npy"], 1, "error: no/m.npy: cannot be written: No such file or directory; give"),
+        (["list.txt", "no/m.binaryproto"], 1, "error: no/m.binaryproto: cannot be written: No such"),
         (["list.txt"], 2, "Usage: "),
     ])
     def test_mistakes_are_one_clear_message(self, source, tmp_path, arguments, status, message):
