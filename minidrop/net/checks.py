@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from minidrop.data.binaryproto import MOST_AXES
 from minidrop.data.hdf5_output import place_of
-from minidrop.errors import MOST_MISTAKES, ConfigError
+from minidrop.errors import MOST_MISTAKES, ConfigError, in_short
 from minidrop.layers import DataLayer
 from minidrop.layers.loss_settings import LOSS_FIELDS
 
@@ -34,6 +35,17 @@ def warn_of_unread_losses(graph: Graph, config: NetConfig) -> None:
             if field not in reads and given.HasField(field):
                 log.warning("%s: layer %r: loss_param: %s has no effect: %s does not read it",
                             config.where(node.index, "loss_param", field), node.name, field, node.config.type)
+
+
+def shapes_of_tops(node: Node, shapes: Any) -> dict[BlobRef, tuple[int, ...]]:
+    """Return {top: shape} of what a layer's setup returned; raises ConfigError for something else."""
+    if not isinstance(shapes, Sequence) or not all(isinstance(shape, Sequence) for shape in shapes):
+        raise ConfigError(f"setup should return a list with the shape of each top, such as [(4, 6)], got "
+                          f"{in_short(shapes)}")
+    if len(shapes) != len(node.tops):
+        raise ConfigError(f"gives {len(shapes)} tops for {len(node.bottoms)} bottoms, got {len(node.tops)}; "
+                          f"name as many")
+    return {ref: tuple(shape) for ref, shape in zip(node.tops, shapes, strict=True)}
 
 
 def check_sizes(node: Node, tops: dict[BlobRef, tuple[int, ...]]) -> None:

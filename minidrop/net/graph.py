@@ -20,7 +20,7 @@ from minidrop.errors import ConfigError, MinidropError, nearest
 from minidrop.fillers import check_filler
 from minidrop.layers import layer_class
 from minidrop.layers.flow import OWN, Adds, Drops, Pass, Product
-from minidrop.net.checks import CHECKS, can_share, check_sizes
+from minidrop.net.checks import CHECKS, can_share, check_sizes, shapes_of_tops
 from minidrop.net.problems import Problems
 from minidrop.patterns.drop_site import DropSite
 
@@ -278,10 +278,7 @@ def _infer_shapes(graph, problems):
             shapes = node.layer.setup(*bottoms)
             if node.layer.is_data and node.layer.context.ranks > 1:
                 shapes = node.layer.take_part(shapes)
-            if len(shapes) != len(node.tops):
-                raise ConfigError(f"gives {len(shapes)} tops for {len(bottoms)} bottoms, got "
-                                  f"{len(node.tops)}; name as many")
-            found = {ref: tuple(shape) for ref, shape in zip(node.tops, shapes, strict=True)}
+            found = shapes_of_tops(node, shapes)
             check_sizes(node, found)
             graph.shapes.update(found)
             node.flow = list(node.layer.flow(bottoms))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from minidrop import functions
 from minidrop.autograd import Tensor, Watch, backward
-from minidrop.errors import ConfigError, DataError, KeptError, MinidropError, fits_into_memory
+from minidrop.errors import ConfigError, DataError, KeptError, MinidropError, fits_into_memory, kind_of
 from minidrop.layers import DataLayer
 
 if TYPE_CHECKING:
@@ -54,6 +54,10 @@ class Run:
         except (MinidropError, MemoryError) as error:
             self.raise_of(node, error)
         tops = tops if isinstance(tops, tuple) else (tops,)
+        if len(tops) != len(node.tops) or not all(isinstance(top, Tensor) for top in tops):
+            self.raise_of(node, ConfigError(
+                f"forward should return a Tensor for each top, {len(node.tops)} in all (a tuple of them "
+                f"where there are several), got {', '.join(kind_of(top) for top in tops) or 'none'}"))
         if node.layer.plan.whole:
             tops = tuple(functions.expand(top) for top in tops)
         if net.force_backward and node.layer.is_data:

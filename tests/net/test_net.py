@@ -1,10 +1,12 @@
 """Net: what a program that embeds it relies on."""
 
 import copy
+import re
 
 import h5py
 import numpy as np
 import pytest
+from cases import in_turn
 
 import minidrop as md
 from minidrop.autograd import no_grad
@@ -447,6 +449,35 @@ def test_a_site_that_nobody_would_draw_is_refused():
         text = DROPPING.split("approx_dropout_param")[0].replace("ApproxDropout", "Forgetful") + "}"
         with pytest.raises(md.ConfigError, match="layer 'd'.*the DropSite site is never drawn.*: flow"):
             md.Net(parse_net(text), device="cpu")
+
+
+@in_turn("setup, forward, message", [
+    (lambda shape: None, None, "setup should return a list with the shape of each top, such as [(4, 6)], "
+     "got None"),
+    (lambda shape: shape, None, "setup should return a list with the shape of each top, such as [(4, 6)], "
+     "got (2, 8)"),
+    (lambda shape: [8], None, "setup should return a list with the shape of each top, such as [(4, 6)], "
+     "got [8]"),
+    (lambda shape: [shape] * 2, None, "gives 2 tops for 1 bottoms, got 1"),
+    (None, lambda x: x.data, "forward should return a Tensor for each top, 1 in all .*, got ndarray"),
+    (None, lambda x: None, "forward should return a Tensor for each top, .*, got NoneType"),
+    (None, lambda x: (x, x), "forward should return a Tensor for each top, .*, got Tensor, Tensor"),
+])
+def test_what_a_layer_of_a_users_own_returns(setup, forward, message):
+    """The message names the layer, not the next one, which cannot read what it is given."""
+    with base._types.forgetting():
+        @md.register_layer("Returns")
+        class Returns(md.Layer):
+            def setup(self, shape):
+                return setup(shape) if setup else [shape]
+
+            def forward(self, x):
+                return forward(x)
+
+        words = re.escape(message).replace(r"\.\*", ".*")
+        with pytest.raises(md.ConfigError, match=rf"layer 'd' \(Returns\): {words}"):
+            text = DROPPING.split("approx_dropout_param")[0].replace("ApproxDropout", "Returns")
+            md.Net(parse_net(text + "}"), device="cpu").forward()
 
 
 def test_parameters_are_not_exchanged():
