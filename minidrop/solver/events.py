@@ -90,13 +90,19 @@ def small_outputs(outputs: Mapping[str, Tensor]) -> dict[str, float | list]:
 
 
 def checked_callback(solver: Solver, function: Any) -> Any:
-    """Return a function that is to be a callback of a solver; raises ConfigError for what is none, and for a
-    Stateful one of the name of another, of which snapshots could keep one state alone."""
+    """Return a function that is to be a callback of a solver; raises ConfigError for what is none, for a
+    Stateful one of the name of another, of which snapshots could keep one state alone, and for one that has a
+    state, but is no Stateful: it would be lost without a word."""
     if not callable(function):
         raise ConfigError(f"add_callback: expected a function of an Event, got {in_short(function)}")
     if isinstance(function, Stateful) and any(one.name == function.name for one in stateful(solver)):
         raise ConfigError(f"add_callback: there is a callback of the name {function.name!r} already, and "
                           f"snapshots keep one state for a name; set another `name`")
+    lacks = [name for name in ("name", "load_state_dict", "restart") if not hasattr(function, name)]
+    if lacks and hasattr(function, "state_dict"):
+        raise ConfigError(f"add_callback: {type(function).__name__} has a state_dict, but no "
+                          f"{' and no '.join(lacks)}, so that snapshots would not keep its state; add "
+                          f"what it lacks")
     return function
 
 

@@ -221,6 +221,9 @@ def test_callbacks_that_snapshots_could_not_keep_apart_are_refused(make):
     solver.add_callback(other)
     for plain in (print, print):
         solver.add_callback(plain)
+    half = type("Half", (), {"__call__": print, "state_dict": dict, "name": "half"})()
+    with pytest.raises(ConfigError, match="Half has a state_dict, but no load_state_dict and no restart"):
+        solver.add_callback(half)
     with pytest.raises(ConfigError, match="add_callback: expected a function of an Event, got 3"):
         solver.add_callback(3)
     assert solver.callbacks == [first, other, print, print]
