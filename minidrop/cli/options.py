@@ -26,6 +26,9 @@ class Command(click.Command):
 
     may_be_empty = ("prompt", "mean_file", "channel_swap")      # as Caffe's classify.py writes for none
     written = ("out", "output_file", "trace")
+    read = ("batches", "classes", "files", "images", "input_file", "labels", "listfile", "log", "mean_file",
+            "model", "model_def", "net", "paths", "pretrained_model", "reference", "resume", "solver",
+            "solver_file", "source", "target", "weights")
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
         rest = super().parse_args(context, arguments)
@@ -46,7 +49,7 @@ class Command(click.Command):
                 continue        # normpath: what writes it takes "net.prototxt/" for net.prototxt
             for other, value in given.items():
                 names = value if isinstance(value, tuple | list) else (value,)
-                if other is not option and any(
+                if other is not option and other.name in self.read and any(
                         os.path.isfile(name) and os.path.samefile(name, out)
                         for whole in names if isinstance(whole, str) for name in (whole, *whole.split(","))):
                     raise click.UsageError(f"{_name(option)} {out}: is the file that is read as "

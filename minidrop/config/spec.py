@@ -76,13 +76,20 @@ class _Layers:
 
 
 class _Values:
-    """What params.Pooling is: the names in PoolingParameter, such as the values of its enums."""
+    """What params.Pooling is: the names in PoolingParameter, such as the values of its enums; called, it
+    makes such a message."""
 
     def __init__(self, message):
         self._message = message
 
+    def __call__(self, *args, **fields):
+        return self._message(*args, **fields)
+
+    def __dir__(self):
+        return dir(self._message)
+
     def __getattr__(self, name):
-        if name == "_message":      # of a copy that has none yet
+        if name == "_message" or name.startswith("__"):     # of a copy that has none yet; Python's own
             raise AttributeError(name)
         try:
             return getattr(self._message, name)

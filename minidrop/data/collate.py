@@ -81,7 +81,7 @@ def stack(records: Sequence[Record], where: Callable[[int], str] = "record {} of
 
 
 def _layout(record):
-    return " and ".join(f"{array.dtype} {array.shape}" for array in record)
+    return " and ".join(f"{array.dtype} {array.shape}" for array in record) or "nothing"
 
 
 def pad_sequences(sequences: Sequence[Any], value: float = 0, steps: int = 0,
@@ -103,7 +103,12 @@ def pad_sequences(sequences: Sequence[Any], value: float = 0, steps: int = 0,
     if len(sequences) and all(isinstance(one, LoadedRecord) for one in sequences):
         padded, lengths = pad_sequences([one[0] for one in sequences], value, steps, time_first)
         others = [one[1:] for one in sequences]
-        return padded, lengths, *(stack(others) if any(others) else ())
+        try:
+            return padded, lengths, *(stack(others) if any(others) else ())
+        except DataError as error:
+            raise DataError(f"pad_sequences: behind the first array of each record: "
+                            f"{str(error).partition(';')[0]}; join them in a collate of your own, as its "
+                            f"docstring shows") from None
     arrays = [as_numbers(sequence, "sequence {}", place) for place, sequence in enumerate(sequences)]
     if not arrays:
         raise DataError("pad_sequences: expected at least one sequence, got none")

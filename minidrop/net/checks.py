@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from minidrop.data.binaryproto import MOST_AXES
@@ -39,13 +39,15 @@ def warn_of_unread_losses(graph: Graph, config: NetConfig) -> None:
 
 def shapes_of_tops(node: Node, shapes: Any) -> dict[BlobRef, tuple[int, ...]]:
     """Return {top: shape} of what a layer's setup returned; raises ConfigError for something else."""
-    if not isinstance(shapes, Sequence) or not all(isinstance(shape, Sequence) for shape in shapes):
+    try:        # NumPy's numbers and arrays are as good as tuples
+        found = [tuple(map(index, shape)) for shape in shapes]
+    except TypeError:
         raise ConfigError(f"setup should return a list with the shape of each top, such as [(4, 6)], got "
-                          f"{in_short(shapes)}")
-    if len(shapes) != len(node.tops):
-        raise ConfigError(f"gives {len(shapes)} tops for {len(node.bottoms)} bottoms, got {len(node.tops)}; "
+                          f"{in_short(shapes)}") from None
+    if len(found) != len(node.tops):
+        raise ConfigError(f"gives {len(found)} tops for {len(node.bottoms)} bottoms, got {len(node.tops)}; "
                           f"name as many")
-    return {ref: tuple(shape) for ref, shape in zip(node.tops, shapes, strict=True)}
+    return dict(zip(node.tops, found, strict=True))
 
 
 def check_sizes(node: Node, tops: dict[BlobRef, tuple[int, ...]]) -> None:

@@ -18,7 +18,7 @@ from minidrop.layers import Context
 from minidrop.layers.numbers import as_numbers
 from minidrop.net import BlobRef, Net
 from minidrop.net.lifetime import OneThread
-from minidrop.nn.structure import leaves_of, put_together, take_apart
+from minidrop.nn.structure import put_together, take_apart
 from minidrop.nn.symbol import Symbol, TraceError
 from minidrop.nn.trace import Trace
 
@@ -165,18 +165,19 @@ def with_tensors(module: Module, args: tuple, kwargs: dict[str, Any]) -> tuple[t
     """Return the arguments of a call with a Tensor for each array, for a forward that is plain Python.
 
     They are on the module's device. Floating-point arrays take its dtype, as in a traced call; whole numbers
-    and truth values, such as labels and masks, keep theirs. All else is handed on as it is. Raises DataError.
+    and truth values, such as labels and masks, keep theirs. All else is handed on as it is, lists and dicts
+    with arrays too: forward may write into them. Raises DataError.
     """
-    if not any(_is_bare(leaf) for leaf in leaves_of((args, kwargs))):
-        return args, kwargs
-    leaves: list = []
+    def given(value):
+        if not _is_bare(value):
+            return value
+        if value.dtype.kind == "f":
+            return as_tensor(value, backend, module.dtype, where)
+        return Tensor(backend.asarray(Tensor(value).numpy(), None), backend=backend)
+
     where, backend = f"the arguments of {module.describe()}", module.backend
-    rest = take_apart((args, kwargs), _is_bare, leaves, where, object)
     with backend.active():
-        return put_together(rest, [
-            as_tensor(leaf, backend, module.dtype, where) if leaf.dtype.kind == "f" else
-            Tensor(backend.asarray(Tensor(leaf).numpy(), None), backend=backend)
-            for leaf in leaves])
+        return tuple(map(given, args)), {name: given(value) for name, value in kwargs.items()}
 
 
 def _is_bare(value):

@@ -164,7 +164,10 @@ class Flatten(Layer):
 
 
 class Reshape(Layer):
-    """The same entries in another shape; 0 copies a length, one -1 takes what is left."""
+    """The same entries in another shape; 0 copies a length, one -1 takes what is left.
+
+    Called with a second input, module(x, reference), a 0 copies a length of that; no gradient reaches it.
+    """
 
     def __init__(self, *shape: int, name: str | None = None):
         super().__init__("Reshape", shape={"dim": list(shape)}, name=name)

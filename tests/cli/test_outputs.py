@@ -197,6 +197,17 @@ def test_no_output_takes_the_place_of_what_is_read(tiny, minidrop, arguments, wr
     assert [path.read_bytes() for path in paths] == before
 
 
+def test_an_output_may_have_the_name_of_a_blob_or_of_a_format(tiny, minidrop):
+    """Such an option names no file, also where there is one of that name from the run before."""
+    assert minidrop("train", "--solver", tiny.solver, "--out", "run", "--set", "max_iter=1").code == 0
+    weights = next(tiny.path.glob("run/snapshots/*.h5")).relative_to(tiny.path)
+    (tiny.path / "a.csv").write_text("1,2,3,4,5,6\n")
+    for out in ("csv", "csv", "ip2_prob", "ip2_prob"):
+        result = minidrop("predict", "a.csv", "--model", tiny.net, "--weights", weights, "--output",
+                          "ip2_prob", "--format", "csv", "--out", out)
+        assert (result.code, (tiny.path / out).exists()) == (0, True), result.err
+
+
 def test_a_timeline_takes_no_network_file_s_place(tiny, minidrop):
     result = minidrop("train", "--solver", tiny.solver, "--timeline", tiny.net)
     assert result.code == 2 and f"--timeline {tiny.net}: expected a name that ends with .json" in result.err

@@ -1,5 +1,7 @@
 """Which *_param a type reads, and building a network in Python."""
 
+import copy
+
 import numpy as np
 import pytest
 from cases import in_turn
@@ -158,6 +160,7 @@ def test_other_mistakes():
 # -- as pycaffe writes them ----------------------------------------------------------------------------------
 def test_values_of_enums():
     assert (params.Pooling.AVE, params.Data.LMDB) == (1, 1)
+    assert params.Pooling(kernel_size=2).kernel_size == 2 and "AVE" in dir(copy.deepcopy(params.Pooling))
     n = NetSpec()
     n.pool = layers.Pooling("data", kernel_size=2, pool=params.Pooling.AVE)
     assert n.to_proto().layer[0].pooling_param.pool == 1

@@ -505,8 +505,11 @@ def test_sequences_are_filled_up_by_pad_sequences_itself():
     wide = partial(pad_sequences, value=-1, steps=4, time_first=True)
     filled, lengths = next(iter(DataLoader([words[0], words[3]], 2, collate=wide)))     # of equal lengths
     assert filled.tolist() == [[1, 1], [-1, -1], [-1, -1], [-1, -1]] and lengths.tolist() == [1, 1]
-    with pytest.raises(DataError, match=r"collate of record 0 .*record 1 of the batch: expected int64"):
-        next(iter(DataLoader([(one, one) for one in words], 3, collate=pad_sequences)))
+    for others, got in (((words[1],), r"int64 \(2,\)"), ((), "nothing")):
+        records = [(words[0], words[0]), (words[1], *others)]
+        with pytest.raises(DataError, match="pad_sequences: behind the first array of each record: record 1 "
+                                            rf"of the batch: expected int64 .*got {got}; join them in a"):
+            next(iter(DataLoader(records, 2, collate=pad_sequences)))
     array, lengths = pad_sequences([(np.ones(2), np.ones(2)), (np.ones(2),)])           # tuples of vectors
     assert array.shape == (2, 2, 2) and lengths.tolist() == [2, 1]
 

@@ -458,6 +458,8 @@ def test_a_site_that_nobody_would_draw_is_refused():
      "got (2, 8)"),
     (lambda shape: [8], None, "setup should return a list with the shape of each top, such as [(4, 6)], "
      "got [8]"),
+    (lambda shape: ["ab"], None, "setup should return a list with the shape of each top, such as [(4, 6)], "
+     "got ['ab']"),
     (lambda shape: [shape] * 2, None, "gives 2 tops for 1 bottoms, got 1"),
     (None, lambda x: x.data, "forward should return a Tensor for each top, 1 in all .*, got ndarray"),
     (None, lambda x: None, "forward should return a Tensor for each top, .*, got NoneType"),
@@ -478,6 +480,24 @@ def test_what_a_layer_of_a_users_own_returns(setup, forward, message):
         with pytest.raises(md.ConfigError, match=rf"layer 'd' \(Returns\): {words}"):
             text = DROPPING.split("approx_dropout_param")[0].replace("ApproxDropout", "Returns")
             md.Net(parse_net(text + "}"), device="cpu").forward()
+
+
+@in_turn("setup", [lambda shape: [np.array(shape)], lambda shape: np.array([shape]),
+                   lambda shape: {"y": shape}.values(), lambda shape: (list(shape),)])
+def test_a_layer_of_a_users_own_may_compute_its_shape_with_numpy(setup):
+    with base._types.forgetting():
+        @md.register_layer("Returns")
+        class Returns(md.Layer):
+            def setup(self, shape):
+                return setup(shape)
+
+            def forward(self, x):
+                return x
+
+        text = DROPPING.split("approx_dropout_param")[0].replace("ApproxDropout", "Returns")
+        net = md.Net(parse_net(text + "}"), device="cpu")
+        shape = net.graph.shapes[net.graph.nodes[-1].tops[0]]
+        assert shape == (2, 8) and all(type(length) is int for length in shape)
 
 
 def test_parameters_are_not_exchanged():

@@ -248,12 +248,13 @@ class Sees(nn.Module):
 
 def test_plain_python_is_given_tensors():
     x, label = np.array([[-1.0, 2.0]]), np.array([3, 1])
-    (seen, label_seen, words), named = Sees()(x, label, ["a", 2], rest={"mask": label > 1},
-                                              scale=np.float32(3))
+    cache = {"x": x}
+    (seen, label_seen, held), named = Sees()(x, label, cache, mask=label > 1, scale=np.float32(3))
     np.testing.assert_array_equal(seen.relu().numpy(), [[0.0, 2.0]])
-    assert (seen.dtype, label_seen.dtype, words) == ("float32", "int64", ["a", 2])
+    assert (seen.dtype, label_seen.dtype) == ("float32", "int64")
+    assert held is cache and cache["x"] is x            # forward may write into what holds arrays
     assert isinstance(label_seen, md.Tensor) and label_seen.tolist() == [3, 1]
-    assert named["rest"]["mask"].tolist() == [True, False] and type(named["scale"]) is np.float32
+    assert named["mask"].tolist() == [True, False] and type(named["scale"]) is np.float32
     (wide,), _ = Sees().to(dtype="float64")(x)
     assert wide.dtype == "float64"
     given = md.Tensor(x, requires_grad=True), object(), [x[0].tolist()]
