@@ -175,6 +175,8 @@ def with_tensors(module: Module, args: tuple, kwargs: dict[str, Any]) -> tuple[t
             return as_tensor(value, backend, module.dtype, where)
         return Tensor(backend.asarray(Tensor(value).numpy(), None), backend=backend)
 
+    if not any(map(_is_bare, (*args, *kwargs.values()))):
+        return args, kwargs
     where, backend = f"the arguments of {module.describe()}", module.backend
     with backend.active():
         return tuple(map(given, args)), {name: given(value) for name, value in kwargs.items()}

@@ -15,14 +15,14 @@ import time
 
 import numpy as np
 import peers
-from bench_models import SentenceModel, find_model, product_operations
+from bench_models import SentenceModel, find_model, product_operations, text_net
 from bench_steps import MinidropSteps
 from in_turn import Worker, serve
 from in_turn import measure as measure_in_turn
 from step_floor import COPY, CopySteps, add_floor, mean_bytes, print_floor
 
 from minidrop.apps.timing import profile_steps
-from minidrop.errors import ConfigError
+from minidrop.errors import ConfigError, MinidropError
 
 
 # -- one method, in its own process --------------------------------------------------------------------------
@@ -213,6 +213,11 @@ def run(parser, options, what, cells, floor=False, **facts):
         parser.error(str(error))
     for problem in filter(None, map(peers.missing, options.peer)):
         raise SystemExit(problem)
+    try:
+        for name in {name for name, *_ in cells if isinstance(find_model(name), SentenceModel)}:
+            text_net(find_model(name).file_net)         # whether its text is there, before workers start
+    except MinidropError as error:
+        raise SystemExit(f"error: {error}") from None
     cells = [(name, rate, [*beside, *methods]) for name, rate, methods in cells]
     width = max(len(method) for _, _, methods in cells for method in methods)
     more = "".join(f"{name} {value}, " for name, value in facts.items())

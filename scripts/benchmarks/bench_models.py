@@ -275,10 +275,15 @@ def read_text_from(layer, text, vocabulary):
         assign(settings, "end" if train else "begin", 0.9)
 
 
+def text_net(net, phase="TRAIN", **options):
+    """Return a Net of what a NetParameter reads its text with, alone."""
+    layers = [layer for layer in net.layer if layer.type.endswith("TextData")]
+    return md.Net(NetParameter(layer=layers), phase, "cpu", **options)
+
+
 def batches_per_pass(net, phase):
     """Return the number of batches of the text that a phase reads, in the stage "test"."""
-    data = NetParameter(layer=[layer for layer in net.layer if layer.type.endswith("TextData")])
-    [layer] = md.Net(data, phase, device="cpu", stages=("test",)).layers.values()
+    [layer] = text_net(net, phase, stages=("test",)).layers.values()
     return layer.batches.batches_per_pass
 
 

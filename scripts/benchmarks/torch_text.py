@@ -4,12 +4,8 @@ Sentences are packed (pack_padded_sequence), dropout is ordinary. minidrop reads
 sides have the same ones in the same order, at the same cost. PyTorch is imported where it is used.
 """
 
-import minidrop as md
-
-# isort: split
+from bench_models import text_net
 from bench_steps import TorchRecurrent
-
-from minidrop.config import NetParameter
 
 
 def sentence_steps(model, *more, **options):
@@ -22,8 +18,7 @@ class TorchSentences(TorchRecurrent):
     """Steps that read their batches as minidrop's net does; `blobs` names what `loss` is given."""
 
     def __init__(self, model, *more, **options):
-        data = [layer for layer in model.file_net.layer if layer.type.endswith("TextData")]
-        self.reader = md.Net(NetParameter(layer=data), "TRAIN", "cpu", seed=0)
+        self.reader = text_net(model.file_net, seed=0)
         super().__init__(model, *more, **options)
 
     def build(self, nn, rate):

@@ -84,3 +84,11 @@ def test_other_peers_of_sentences_are_refused(scripts):
     result = run_here(scripts.folder / "bench_lstm.py", "--models", "ner_tiny", "--peer", "handmade")
     assert result.returncode == 2
     assert "argument --peer: ner_tiny reads sentences, and has the peer torch alone" in result.stderr
+
+
+def test_sentences_that_are_not_there_end_in_one_line(scripts, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIDROP_CACHE", str(tmp_path))
+    result = run_here(scripts.folder / "bench_lstm.py", "--models", "nmt_multi30k", folder=tmp_path)
+    assert result.returncode == 1 and result.stdout == ""
+    assert "layer 'pairs' (ParallelTextData): source 'multi30k/train" in result.stderr
+    assert result.stderr.startswith("error: ") and len(result.stderr.strip().splitlines()) == 1
