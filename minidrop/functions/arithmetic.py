@@ -37,26 +37,11 @@ class WeightedSum(Function):
             self.places = self.input_kept
         _check_shapes("sum", [_logical(x, *place) for x, place in zip(xs, self.places, strict=True)])
         terms = [x if c == 1 else x * x.dtype.type(c) for c, x in zip(self.coeff, xs, strict=True)]
-        dense = [term for term, (kept, _) in zip(terms, self.places, strict=True) if kept is None]
-        shape, dtype = _logical(xs[0], *self.places[0]), np.result_type(*[term.dtype for term in terms])
-        total, last = None, len(xs) - 1 if self.relu else len(xs)
-        for i, term in enumerate(dense):
-            total = term if total is None else backend.add(total, term, "relu" if i == last else "none")
-        if len(dense) == len(xs):
-            return self._done(backend.relu(total) if self.relu and not last else total)
-        if total is None:
-            total = backend.zeros(shape, dtype)
-        elif len(dense) == 1:       # perhaps one of xs itself
-            total, [only] = backend.empty(shape, dtype), dense
-            total[...] = only
-        for term, (kept, axis) in zip(terms, self.places, strict=True):
-            if kept is not None:
-                backend.add_kept(total, term, kept, axis)
-        return self._done(backend.activate(total, None, "relu", 1, out=total) if self.relu else total)
-
-    def _done(self, y):
-        """Return y, kept for its own gradient if there is one."""
-        self.y = y if self.relu else None
+        parts = sorted(zip(terms, self.places, strict=True), key=lambda part: part[1][0] is not None)
+        total = backend.expand(parts[0][0], *parts[0][1])
+        for i, (term, place) in enumerate(parts[1:], 2):
+            total = backend.add_kept(total, term, *place, "relu" if self.relu and i == len(parts) else "none")
+        self.y = y = backend.relu(total) if self.relu and len(parts) == 1 else total
         return y
 
     def backward(self, backend: Backend, gy: np.ndarray,

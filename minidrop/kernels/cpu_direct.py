@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minidrop.kernels.cpu import inside, jit
+from minidrop.kernels.lines import copy_line, finish_line
 from minidrop.kernels.taps import add_dots, add_places, add_taps
 from minidrop.kernels.vectors import transpose_square
 
@@ -19,7 +20,8 @@ LINES = 16
 
 
 @jit
-def lay_out(x: Any, n: Any, c: Any, channels: Any, top: Any, layout: Any, plane: Any, out: Any) -> None:
+def lay_out(x: Any, n: Any, c: Any, channels: Any, top: Any, layout: Any, plane: Any, out: Any,
+            lanes: Any) -> None:
     """out[k, phase, r, u] = x[n, c + k] at line (top + r) * stride + phase - pad, and so its columns.
 
     0 outside of the image. layout: (stride, pad, phases, lines, pitch, ...), the first three int64 (2,) and
@@ -44,9 +46,8 @@ def lay_out(x: Any, n: Any, c: Any, channels: Any, top: Any, layout: Any, plane:
                 row[:begin] = 0
                 row[end:] = 0
                 inner, source = row[begin:end], image[h, begin * stride[1] + shift:]
-                if stride[1] == 1:
-                    for u in range(inner.size):
-                        inner[u] = source[u]
+                if stride[1] == 1 and x.strides[3] == x.itemsize:
+                    copy_line(source, inner, lanes)
                 else:
                     step = np.uint64(stride[1])
                     for u in range(np.uint64(inner.size)):
@@ -91,7 +92,7 @@ def convolve_bands(x: np.ndarray, c: Any, channels: Any, layout: Any, offsets: A
     for unit in range(first, last):
         n, g, top = unit // bands // groups, unit // bands % groups, unit % bands * band
         here = min(band, y.shape[2] - top)
-        lay_out(x, n, c + g * channels, channels, top, layout, lines * pitch, laid)
+        lay_out(x, n, c + g * channels, channels, top, layout, lines * pitch, laid, form[2])
         vectors = -(-((here - 1) * pitch + places) // len(form[2]))
         for block in range(panels.shape[1]):
             rows = min(height, outputs - block * height)
@@ -103,13 +104,12 @@ def convolve_bands(x: np.ndarray, c: Any, channels: Any, layout: Any, offsets: A
                 own, channel = b[g, block * height + r], o + g * outputs + block * height + r
                 for line in range(here):
                     source, target = sums[r, line * pitch:line * pitch + places], y[n, channel, top + line]
-                    if relu:
-                        for w in range(target.size):
-                            value = source[w] + own
-                            target[w] = scale * (zero if value <= zero else value)
+                    if y.strides[3] == y.itemsize:
+                        finish_line(source, target, own, relu, scale, form[2])
                     else:
                         for w in range(target.size):
-                            target[w] = scale * (source[w] + own)
+                            total = source[w] + own
+                            target[w] = scale * (zero if relu and total <= zero else total)
 
 
 @jit
@@ -156,7 +156,7 @@ def weight_gradient(x: np.ndarray, c: Any, channels: Any, layout: Any, offsets: 
         images, n, top = min(len(laid), last - begin), begin // bands, begin % bands * band
         here, column = min(band, gy.shape[2] - top), 0
         for i in range(images):
-            lay_out(x, n + i, c, channels, top, layout, lines * pitch, laid[i])
+            lay_out(x, n + i, c, channels, top, layout, lines * pitch, laid[i], form[1])
         for vectors in panels:
             width = vectors * len(form[1])
             own = g[:images * here * places * width].reshape(images, here * places, width)
@@ -187,8 +187,8 @@ def dot_weight_gradient(x: np.ndarray, c: Any, channels: Any, layout: Any, offse
         count = min(len(laid), last - begin)
         for i in range(count):
             n, top = (begin + i) // bands, (begin + i) % bands * band
-            lay_out(x, n, c, channels, top, layout, lines * pitch, laid[i])
-            lay_out(gy, n, o, outputs, top, flat, row, g[i])
+            lay_out(x, n, c, channels, top, layout, lines * pitch, laid[i], form[2])
+            lay_out(gy, n, o, outputs, top, flat, row, g[i], form[2])
         for k in range(0, gW.shape[0], len(form[0])):
             for t in range(0, offsets.size, len(form[1])):
                 add_dots(g[0, k * row:].ctypes.data, row, g.shape[1], laid.ctypes.data, laid.shape[1],
@@ -233,8 +233,8 @@ def each_weight_gradient(x: np.ndarray, layout: Any, offsets: Any, gy: np.ndarra
             count = min(len(laid), units - begin)
             for i in range(count):
                 n, top = (begin + i) // bands, (begin + i) % bands * band
-                lay_out(x, n, k // factor, 1, top, layout, lines * pitch, laid[i])
-                lay_out(gy, n, k, 1, top, flat, row, g[i])
+                lay_out(x, n, k // factor, 1, top, layout, lines * pitch, laid[i], form[2])
+                lay_out(gy, n, k, 1, top, flat, row, g[i], form[2])
             for t in range(0, offsets.size, len(form[1])):
                 add_dots(g.ctypes.data, row, g.shape[1], laid.ctypes.data, laid.shape[1],
                          offsets[t:].ctypes.data, gW[k, t:].ctypes.data, offsets.size, count, vectors, zero,

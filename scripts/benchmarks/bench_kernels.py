@@ -127,7 +127,7 @@ def windows(images=16):
     part, half = Backend().compact(x, kept, 1), f"x {images}x64x32x32, 2 of 4 channels in two groups"
     yield "take_of_channels", half, lambda on: on.compact(x, kept, 1)
     yield "put_of_channels", half, lambda on: on.expand(part, kept, 1)
-    yield "add_to_channels", half, lambda on: on.add_kept(total, part, kept, 1)
+    yield "add_to_channels", half, lambda on: on.add_kept(total, part, kept, 1, "relu")
     pool, places = Window.of((3, 3), 2), (16, 16)
     y, index = Backend().max_pool(x, pool, places)
     what = f"{what} / 2"

@@ -54,15 +54,16 @@ def test_compact_and_expand_groups_of_samples(backend, array, sets, shape, axis)
 
 @kept_sets
 @in_turn("shape, axis", [((TOTAL,), 0), ((5, TOTAL), 1), ((2, 5, TOTAL), -1), ((5, TOTAL, 4), 1)])
-def test_add_kept(backend, array, kept, shape, axis):
-    """x is added where the kept entries lie; every other entry stays as it was."""
-    if kept is None:
-        return
-    for own in [kept] if axis == 0 else [kept, KeptByGroup([kept, KEPT["runs"]])]:
+@in_turn("activation", ["none", "relu"])
+def test_add_kept(backend, array, kept, shape, axis, activation):
+    """x is added where the kept entries lie; every other entry stays as it was; no argument is written to."""
+    for own in [kept] if axis == 0 or kept is None else [kept, KeptByGroup([kept, KEPT["runs"]])]:
         before, part = array(shape), backend.compact(backend.asarray(array(shape)), own, axis)
-        out = backend.asarray(before.copy())
-        backend.add_kept(out, part, own, axis)
-        same(backend, out, before + backend.to_host(backend.expand(part, own, axis)))
+        whole = backend.asarray(before.copy())
+        total = before + backend.to_host(backend.expand(part, own, axis))
+        same(backend, backend.add_kept(whole, part, own, axis, activation),
+             np.maximum(total, 0) if activation == "relu" else total)
+        same(backend, whole, before)
 
 
 @kept_sets

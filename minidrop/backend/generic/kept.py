@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from minidrop.backend.generic.arrays import Arrays
+from minidrop.backend.generic.nn import Neural
 from minidrop.kept import Kept, KeptByGroup
 
 
-class KeptSets(Arrays):
+class KeptSets(Neural):
     """Gathers, scatters and sums by kept sets and by index."""
 
     def compact(self, x: np.ndarray, kept: Kept | KeptByGroup | None, axis: int) -> np.ndarray:
@@ -32,9 +32,10 @@ class KeptSets(Arrays):
             out[place] = self.put(x[(*place, slice(0, own.count))], own, axis)
         return out
 
-    def add_kept(self, out: np.ndarray, x: np.ndarray, kept: Kept | KeptByGroup, axis: int) -> None:
-        """out += expand(x, kept, axis)."""
-        out += self.expand(x, kept, axis)
+    def add_kept(self, whole: np.ndarray, x: np.ndarray, kept: Kept | KeptByGroup | None, axis: int,
+                 activation: str = "none") -> np.ndarray:
+        """Return f(whole + expand(x, kept, axis)); f: `activation`, as for `add`."""
+        return self.add(whole, self.expand(x, kept, axis), activation)
 
     def take(self, x: np.ndarray, kept: Kept | None, axis: int) -> np.ndarray:
         """Return only the kept entries of `axis`; `x` itself if `kept` is None."""

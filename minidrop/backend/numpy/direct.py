@@ -145,10 +145,10 @@ def image_gradient(backend: Any, W: np.ndarray, gy: np.ndarray, window: Window, 
     if not parts or not all(phase.window is None or not to.size or suits(gy, phase.window, to.shape[2:])
                             for phase, to in parts):
         return False
+    if any(phase.window is None for phase, _ in parts):      # one run over memory, not one for each of them
+        gx[:, c:c + groups * channels] = 0
     for (_, (rows, columns), turned), to in parts:
-        if turned is None:
-            to[:, c:c + groups * channels] = 0
-        elif to.size:
+        if turned is not None and to.size:
             own = W[:, :, :, rows, columns][..., ::-1, ::-1].swapaxes(1, 2)
             panels = _panels(backend, own.reshape(groups, channels, outputs * turned.entries))
             _convolve(backend, gy, panels, channels, outputs, None, turned, to, o, c)

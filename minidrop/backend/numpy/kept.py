@@ -49,9 +49,9 @@ class KeptSets(Backend):
         if kept is None or kept.is_all or isinstance(kept.index, slice):
             super().put_columns(out, kept, x)
             return
-        from minidrop.kernels import cpu
+        from minidrop.kernels import cpu, cpu_kept
         if out.ndim == 3:
-            if not _along_rows(cpu.put_of_samples, out, x, kept, 2):
+            if not _along_rows(cpu_kept.put_of_samples, out, x, kept, 2):
                 super().put_columns(out, kept, x)
             return
         if _has_long_runs(kept):
@@ -68,34 +68,39 @@ class KeptSets(Backend):
         places = np.arange(len(out)) if rows is None else rows.indices
         threads.by_rows(cpu.add_block, len(x), 2 * x.size, out, places, cols.indices, x)
 
-    def add_kept(self, out: np.ndarray, x: np.ndarray, kept: Kept | KeptByGroup, axis: int) -> None:
-        from minidrop.kernels import cpu
-        if not (_along_rows(cpu.add_to_samples, out, x, kept, axis)
-                or _along_channels(cpu.add_to_channels, out, x, kept, axis)):
-            super().add_kept(out, x, kept, axis)
+    def add_kept(self, whole: np.ndarray, x: np.ndarray, kept: Kept | KeptByGroup | None, axis: int,
+                 activation: str = "none") -> np.ndarray:
+        if kept is not None and whole.flags.c_contiguous and activation in ("none", "relu"):
+            from minidrop.kernels import cpu_kept
+            out = self.empty(whole.shape, whole.dtype)
+            more = whole, activation == "relu"
+            if (_along_rows(cpu_kept.add_to_samples, out, x, kept, axis, more)
+                    or _along_channels(cpu_kept.add_to_channels, out, x, kept, axis, "places", more)):
+                return out
+        return super().add_kept(whole, x, kept, axis, activation)
 
     def compact(self, x: np.ndarray, kept: Kept | KeptByGroup | None, axis: int) -> np.ndarray:
         if kept is None or x.ndim < 3 and not isinstance(kept, KeptByGroup):
             return super().compact(x, kept, axis)
-        from minidrop.kernels import cpu
+        from minidrop.kernels import cpu_kept
         even = not isinstance(kept, KeptByGroup) or kept.is_even
         shape = tuple(kept.count if i == axis % x.ndim else n for i, n in enumerate(x.shape))
         out = (self.empty if even else self.zeros)(shape, x.dtype)
-        if (_along_rows(cpu.take_of_samples, x, out, kept, axis)
-                or _along_channels(cpu.take_of_channels, x, out, kept, axis)):
+        if (_along_rows(cpu_kept.take_of_samples, x, out, kept, axis)
+                or _along_channels(cpu_kept.take_of_channels, x, out, kept, axis)):
             return out
         return super().compact(x, kept, axis)
 
     def expand(self, x: np.ndarray, kept: Kept | KeptByGroup | None, axis: int) -> np.ndarray:
         if kept is None:
             return x
-        from minidrop.kernels import cpu
+        from minidrop.kernels import cpu_kept
         shape = tuple(kept.total if i == axis % x.ndim else n for i, n in enumerate(x.shape))
         if axis % x.ndim == x.ndim - 1:
             out = self.zeros(shape, x.dtype)
-            if _along_rows(cpu.put_of_samples, out, x, kept, axis):
+            if _along_rows(cpu_kept.put_of_samples, out, x, kept, axis):
                 return out
-        elif _along_channels(cpu.put_of_channels, out := self.empty(shape, x.dtype), x, kept, axis,
+        elif _along_channels(cpu_kept.put_of_channels, out := self.empty(shape, x.dtype), x, kept, axis,
                               "places"):
             return out
         return super().expand(x, kept, axis)
@@ -157,9 +162,10 @@ def _has_long_runs(kept):
     return kept.regular is not None and kept.regular[2] >= _LONG_RUN
 
 
-def _along_rows(loop, whole, part, kept, axis):
+def _along_rows(loop, whole, part, kept, axis, more=()):
     """Run a loop of kernels.cpu over the rows of two arrays, one of which lacks entries of its last axis.
 
+    more: what the loop takes besides, arrays in the shape of `whole`.
     Returns False, and does nothing, if that is not the axis or the arrays are no rows.
     """
     # Of three axes the first two may be strided, as those of a group of streams are.
@@ -169,13 +175,15 @@ def _along_rows(loop, whole, part, kept, axis):
     samples, lead = whole.shape[-2], math.prod(whole.shape[:-2])
     parts = kept.parts(samples) if isinstance(kept, KeptByGroup) else [(0, samples, kept)]
     whole, part = (x.reshape(lead, samples, x.shape[-1]) for x in (whole, part))
+    more = [x.reshape(whole.shape) if isinstance(x, np.ndarray) else x for x in more]
     for first, last, own in parts:
         rows = lead * (last - first)
-        threads.by_rows(loop, rows, 2 * rows * own.count, whole, part, own.indices, first, last - first)
+        threads.by_rows(loop, rows, 2 * rows * own.count, whole, part, own.indices, first, last - first,
+                        *more)
     return True
 
 
-def _along_channels(loop, whole, part, kept, axis, numbers="indices"):
+def _along_channels(loop, whole, part, kept, axis, numbers="indices", more=()):
     """As `_along_rows`, where it is channels that one of two arrays (samples, channels, ...) lacks.
 
     numbers: the attribute of a Kept that the loop reads.
@@ -186,7 +194,8 @@ def _along_channels(loop, whole, part, kept, axis, numbers="indices"):
     parts = kept.parts(len(whole)) if isinstance(kept, KeptByGroup) else [(0, len(whole), kept)]
     places = math.prod(whole.shape[2:])
     wide, narrow = (x.reshape(*x.shape[:2], places) for x in (whole, part))
+    more = [x.reshape(wide.shape) if isinstance(x, np.ndarray) else x for x in more]
     for first, last, own in parts:
         threads.by_rows(loop, last - first, 2 * (last - first) * own.count * places, wide, narrow,
-                        getattr(own, numbers), first)
+                        getattr(own, numbers), first, *more)
     return True
