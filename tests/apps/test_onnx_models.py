@@ -178,6 +178,17 @@ def test_outputs_that_are_the_same_value_inputs_or_written_in_place(tmp_path):
     assert (model.producer_name, model.opset_import[0].version) == ("minidrop", 18)
 
 
+def test_an_input_that_a_layer_changes_in_place_keeps_its_name(tmp_path):
+    """The version of a blob that the file gives has its name, and where none does what the user feeds."""
+    scaled = layer("Power", "p", "a", "a", "power_param { scale: 2 }")
+    net = net_of(inputs((4, 3)), scaled, ip("y", "a", 2), phase="TEST")
+    done = exported(net, tmp_path / "net.onnx")
+    assert (done.inputs, done.outputs) == ({"a": ("N", 3)}, {"y": ("N", 2)})
+    assert_equal_outputs(net, tmp_path / "net.onnx", {"a": numbers(4, 3)})
+    done = exported(net, tmp_path / "net.onnx", outputs="a")
+    assert (done.inputs, done.outputs) == ({"a/0": ("N", 3)}, {"a": ("N", 3)})
+
+
 def test_settings_of_the_file(tmp_path):
     net = net_of(inputs((4, 3)), ip("y", "a", 2), phase="TEST")
     newest = package().defs.onnx_opset_version()

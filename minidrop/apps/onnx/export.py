@@ -76,8 +76,8 @@ def export_onnx(source: Net | NetConfig | str | os.PathLike, path: str | os.Path
     problems.raise_any()
     axes, grown = find_axes(graph, found, deployed.with_shapes) if batch else ({}, graph)
     lengths = {ref: _lengths(shape, grown.shapes[ref]) for ref, shape in graph.shapes.items()}
-    writer = _written(config, graph, lengths, _values(config, graph, net, load))
     ends = [_last(graph, name) for name in deployed.outputs]
+    writer = _written(config, graph, lengths, _values(config, graph, net, load), ends)
     smallest = min((found[name][axis] for name, axis in axes.items()), default=1)
     model, (read, given) = _model(config, graph, writer, ends, lengths, opset, _namer(batch or "", smallest))
     settings = {name: one.layer.transform_param for name, one in deployed.inputs.items() if one.transformed}
@@ -198,13 +198,19 @@ def _lengths(shape, grown) -> Shape:
 
 # -- the graph -----------------------------------------------------------------------------------------------
 def _written(config: NetConfig, graph: Graph, lengths: dict[BlobRef, Shape],
-             values: dict[str, np.ndarray]) -> GraphWriter:
-    """Return the GraphWriter with the nodes of all layers; one ConfigError lists those that have none."""
+             values: dict[str, np.ndarray], ends: Sequence[BlobRef]) -> GraphWriter:
+    """Return the GraphWriter with the nodes of all layers; one ConfigError lists those that have none.
+
+    Of the versions of a blob that layers change in place, that of `ends` has the blob's name, else what is
+    fed, else the last one.
+    """
     writer, problems = GraphWriter(values), Problems(config)
     owners = {(node.name, name): f"{parameter.users[0][0].name}.{parameter.users[0][1]}"
               for parameter in graph.parameters for node, name in parameter.users}
+    fed = [ref for ref, node in graph.writer.items() if node.config.type == "Input"]
+    plain = {ref.name: ref for refs in (sorted(graph.writer), fed, ends) for ref in refs}
     writer.names = names = {ref: writer.new_name(
-        ref.name if ref == _last(graph, ref.name) else f"{ref.name}/{ref.version}") for ref in graph.writer}
+        ref.name if ref == plain[ref.name] else f"{ref.name}/{ref.version}") for ref in graph.writer}
     for node in graph.nodes:
         if node.config.type == "Input":
             writer.values |= {ref: names[ref] for ref in node.tops}
