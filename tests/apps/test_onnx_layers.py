@@ -41,7 +41,7 @@ MORE = {
                    (numbers(5, 3, 4), numbers(5, 3, 4), numbers(5, 3, 2), PADDED)),
                   ("attention_param { num_heads: 2 }",
                    (numbers(4, 3, 4), numbers(5, 3, 4), numbers(5, 3, 2), 0 * PADDED))],
-    "BatchNorm": [("batch_norm_param { use_global_stats: false eps: 0.01 }", (IMAGES,))],
+    "BatchNorm": [("batch_norm_param { use_global_stats: false eps: 0.01 }", (IMAGES,)), ("", (numbers(5),))],
     "Convolution": [(convolution(settings), (x,)) for settings, x in (
         ("kernel_size: 2 stride: 2", numbers(3, 2, 7)), ("kernel_size: 2 pad: 1", numbers(2, 2, 3, 4, 5)),
         ("axis: 2 kernel_size: 2", numbers(2, 3, 2, 4, 5)), ("kernel_size: 3 bias_term: false",

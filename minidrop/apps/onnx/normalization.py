@@ -18,7 +18,7 @@ def batch_norm(to: LayerWriter, layer: Any, x: str) -> str:
     mean, variance = (to.array(name) / weight if weight else np.zeros_like(to.array(name))
                       for name in ("mean", "variance"))
     if axes == 1:
-        return to.affine(to("Sub", x, to.constant(mean, "mean")), float((variance + layer.eps) ** -0.5))
+        return to.affine(to("Sub", x, to.constant(mean, "mean")), (variance + layer.eps).item() ** -0.5)
     return to("BatchNormalization", x, to.constant(np.ones(layer.channels), "ones"),
               to.constant(np.zeros(layer.channels), "zeros"), to.constant(mean, "mean"),
               to.constant(variance, "variance"), epsilon=layer.eps)
