@@ -73,7 +73,7 @@ class Attention(Layer):
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Pass | Product | Drops]:
         (queries, samples, units), (keys, _, _), (_, _, values) = shapes[:3]
         size, width, pairs = units // self.heads, values // self.heads, samples * self.heads
-        scores = computed_scores(queries, keys, self.causal, self.settings.block_keys)
+        scores = computed_scores(queries, keys, self.causal)
         facts: list[Pass | Product | Drops] = [
             Pass(bottom=2, axis=2, keeps_zero=True, mixes_steps=True),
             Product("", pairs, size, scores, bottom=0, factor=1, out_axis=2, weight_axes=None),
