@@ -115,7 +115,7 @@ def _adds_up(node: Node, blobs: Mapping[BlobRef, Part], sums: set[BlobRef]) -> b
     """Whether the sum of the entries of tops without samples grows with the number of samples: what sums
     samples up, and what is linear in such `sums` alone."""
     config, samples = node.config, any(ref in blobs for ref in node.bottoms)
-    if node.layer.is_loss and config.loss_param.HasField("normalization"):
+    if "normalization" in node.layer.reads_loss_param and config.loss_param.HasField("normalization"):
         return samples and config.loss_param.normalization == config.loss_param.NONE
     if not node.bottoms or not sums.issuperset(node.bottoms):
         return False

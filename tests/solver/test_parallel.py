@@ -93,6 +93,14 @@ def test_losses_count_the_labels_of_all_ranks():
             assert_same_training([*one, *losses], f"iter_size: {size} clip_gradients: 0.5", (3,))
 
 
+def test_a_normalization_that_a_loss_does_not_read_makes_it_no_sum():
+    """A HingeLoss is a mean over records whatever its loss_param says, as a warning tells."""
+    for kind in ("HingeLoss", "EuclideanLoss"):
+        last = ip("ip2", "relu1", 7 if kind == "HingeLoss" else 1, fillers=FINE)
+        loss = layer(kind, "loss", "ip2 label", more="loss_weight: 0.1 loss_param { normalization: NONE }")
+        assert_same_training([*mlp()[:-2], last, loss], "iter_size: 2", (3,), iterations=3)
+
+
 def test_clipping_is_by_the_norm_of_all_gradients():
     settings = "clip_gradients: 0.05 iter_size: 2 weight_decay: 0.01"
     assert_same_training(mlp_with("PERIODIC groups: 2"), settings)
