@@ -87,8 +87,9 @@ class GaussianDropout(Function):
         if self.part is None:
             self.factor = backend.gaussian(x.shape, x.dtype, self.key)
         else:
-            whole = backend.gaussian(self.part.whole_shape(x.shape), x.dtype, self.key)
-            self.factor = backend.xp.ascontiguousarray(self.part.take(whole))
+            part = self.part.holding(x.shape[self.part.axis])
+            whole = backend.gaussian(part.whole_shape(x.shape), x.dtype, self.key)
+            self.factor = backend.xp.ascontiguousarray(part.take(whole))
         self.factor *= x.dtype.type(self.deviation)
         self.factor += x.dtype.type(1)
         return backend.xp.multiply(x, self.factor, out=backend.empty(x.shape, x.dtype))
@@ -166,7 +167,7 @@ class MultiplyMask(Function):
 
 def dropout_mask(backend: Backend, shape: tuple[int, ...], rate: float, key: int, part: Part) -> np.ndarray:
     """Return which entries of one part of a batch `Backend.dropout` keeps of the whole, a bool array."""
-    tile, begin, strides = part.window(shape)
+    tile, begin, strides = part.holding(shape[part.axis]).window(shape)
     return backend.dropout_tile(tile, begin, strides, rate, key).reshape(shape)
 
 

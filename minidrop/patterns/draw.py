@@ -182,7 +182,9 @@ class PartOfBlocks(Blocks):
     inner: int = 1
 
     def groups(self, samples: int, steps: int | None = None) -> tuple[tuple[int, int, Kept], ...]:
-        part = self.part
+        if not samples:
+            return ()
+        part = self.part.holding(samples // self.inner)
         own, every = part.count * self.inner, part.whole * self.inner
         runs = samples // own
         whole = self.pattern.groups(runs * every, self.total)

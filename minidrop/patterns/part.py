@@ -40,6 +40,14 @@ class Part:
         """Return the same rank's part of a batch that has only this share of the samples."""
         return self if share == 1 else replace(self, whole=round(self.whole * share))
 
+    def holding(self, length: int) -> Part:
+        """Return the same rank's part where its axis is this long.
+
+        Behind a Filter that may be any length, and how many records other ranks have is not known: then they
+        are counted as if all had as many.
+        """
+        return self if length % self.count == 0 else replace(self, whole=length * self.ranks)
+
     def take(self, array: Any) -> Any:
         """Return these samples of an array of the whole batch, of any array library."""
         shape, axis = array.shape, self.axis

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 from nets import drop, ip, layer, net_of
-from parallel_nets import assert_same_training, memory, mlp, mlp_with, solver_of, weights
+from parallel_nets import assert_same_training, memory, mlp, mlp_with, solver_of, trained, weights
 
 from minidrop.autograd import Block, Parameter
 from minidrop.backend import get_backend
@@ -309,6 +309,9 @@ def test_a_drop_behind_a_filter(caplog):
     loss = layer("SoftmaxWithLoss", "loss", "ip2 labels")
     assert_same_training([*front, first, relu, last, loss], "", (2, 3), iterations=4)
     assert "behind a Filter" not in caplog.text
-    dropped = drop("drop1", "relu1", "PERIODIC", top="relu1")
-    run_ranks(2, lambda one: solver_of([*front, first, relu, dropped, last, loss], "", one))
-    assert "layer 'drop1' (ApproxDropout): drops behind a Filter" in caplog.text
+    for kind in ("PERIODIC", "Dropout", "GaussianDropout", "BLOCK"):    # with one to three records, or none
+        caplog.clear()
+        net = [*front, first, relu, drop("drop1", "relu1", kind, top="relu1"), last, loss]
+        losses = [run_ranks(4, lambda one, net=net: trained(net, "", one))[0][1] for _ in range(2)]
+        assert losses[0] == losses[1] and np.isfinite(losses).all()
+        assert "layer 'drop1' (" in caplog.text and "drops behind a Filter" in caplog.text
