@@ -107,7 +107,7 @@ def _interruptible(seconds: float) -> Iterator[None]:
     """Within this context SIGTERM and Ctrl-C end the process at once, and so does SIGALRM after `seconds`.
 
     MPI starts by waiting, without a limit, for all processes of the launcher, and lets no handler of Python
-    run meanwhile.
+    run meanwhile. What it makes of SIGHUP (MPICH 5 takes it, and does nothing) is undone afterwards.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
@@ -117,6 +117,7 @@ def _interruptible(seconds: float) -> Iterator[None]:
     try:
         for number in numbers:
             before[number] = signal.signal(number, signal.SIG_DFL)
+        before[signal.SIGHUP] = signal.getsignal(signal.SIGHUP)
         signal.setitimer(signal.ITIMER_REAL, seconds if seconds < _LONGEST_TIMER else 0)
         yield
     finally:

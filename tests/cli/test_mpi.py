@@ -1,5 +1,6 @@
 """minidrop train as several processes that mpiexec started."""
 
+import ctypes
 import os
 import platform
 import re
@@ -215,6 +216,20 @@ def test_handlers_are_as_before_whatever_the_limit(seconds):
         assert (signal.getitimer(signal.ITIMER_REAL)[0] > 0) is (seconds == 30)
     assert [signal.getsignal(number) for number in numbers] == before
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no handler is set on this system")
+def test_a_library_that_takes_a_hang_up_gives_it_back():
+    """MPICH takes SIGHUP when it starts: --sighup-effect did nothing on several ranks."""
+    got = []
+    before = signal.signal(signal.SIGHUP, lambda *_: got.append("SIGHUP"))
+    try:
+        with _interruptible(60):
+            ctypes.CDLL(None).signal(signal.SIGHUP, ctypes.c_void_p(int(signal.SIG_IGN)))
+        os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert got == ["SIGHUP"]
 
 
 def test_without_mpi4py(monkeypatch):
