@@ -16,6 +16,7 @@ from minidrop.errors import ConfigError, MinidropError, visible_name
 from minidrop.net import Net
 from minidrop.net.conversion import prepare_nets
 from minidrop.solver import Solver
+from minidrop.solver.communicator import Alone
 from minidrop.solver.prepare import described_nets
 
 PHASES = ("TRAIN", "TEST")
@@ -68,7 +69,8 @@ def _nets(path, phase, overrides, dropout, level, stages, ignore_unknown):
         config.path = path
         if config.message.weights or any(text.startswith("weights") for text in overrides):
             # The weights have to fit as well.
-            solver = Solver(config, overrides, dropout, "cpu", level=level, stages=stages)
+            solver = Solver(config, overrides, dropout, "cpu", level=level, stages=stages,
+                            communicator=Alone())
             train, tests = solver.net, solver.test_nets
         else:
             train, *tests = described_nets(config, overrides, dropout, level, stages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,9 +11,25 @@ import numpy as np
 from minidrop.autograd import Parameter
 from minidrop.backend import Backend
 from minidrop.errors import ParallelError
+from minidrop.solver.communicator import Communicator
+from minidrop.solver.mpi import launched_size
 from minidrop.solver.ranks import Ranks
 
+log = logging.getLogger(__name__)
+
 _OF_A_RANK = "device_id:", "solver_mode:"        # lines of a solver's text
+
+
+def warn_of_others(communicator: Communicator | None) -> None:
+    """Warn, of a solver without a communicator, where a launcher has started other processes.
+
+    They will not train together with this one, and all write the same snapshots.
+    """
+    size = launched_size()
+    if communicator is None and size > 1:
+        log.warning("Solver: a launcher has started %d processes, and each of them trains the whole model by "
+                    "itself; if they are to train one together, pass communicator=world(), of "
+                    "minidrop.solver.mpi (of the commands, minidrop train does)", size)
 
 
 def check_description(ranks: Ranks, parts: Mapping[str, object], remedy: str) -> None:

@@ -19,7 +19,7 @@ from minidrop.errors import ConfigError, fits_into_memory
 from minidrop.net import Net
 from minidrop.net.conversion import dropout_kind
 from minidrop.solver import show, state
-from minidrop.solver.alike import check_alike, check_description
+from minidrop.solver.alike import check_alike, check_description, warn_of_others
 from minidrop.solver.averages import average_statistics, averages_of, begin, permute, tested_weights
 from minidrop.solver.captured import CapturedSteps
 from minidrop.solver.checks import warn_of_best, warn_of_ignored
@@ -88,6 +88,7 @@ class Solver(Saving):
                  communicator: Communicator | None = None, batch_per_rank: bool = False,
                  scale_lr: bool = False):
         self.source, self.ranks = as_source(source), Ranks(communicator)
+        warn_of_others(communicator)
         self.config = self.source.config
         dropout = dropout and dropout_kind(dropout)
         mistakes: list[ConfigError] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 from typing import TYPE_CHECKING
 
@@ -15,21 +14,9 @@ from minidrop.data import DataLoader, LoaderBatches
 from minidrop.errors import ConfigError
 from minidrop.net import Net
 from minidrop.nn.objective import DATA
-from minidrop.solver.mpi import launched_size
 
 if TYPE_CHECKING:
     from minidrop.solver.objects import Objects
-
-log = logging.getLogger(__name__)
-
-
-def warn_of_others() -> None:
-    """Warn where a launcher has started other processes, which will not train together with this one."""
-    size = launched_size()
-    if size > 1:
-        log.warning("Solver.of: a launcher has started %d processes, and each of them trains the whole model "
-                    "by itself; if they are to train one together, pass communicator=world(), of "
-                    "minidrop.solver.mpi", size)
 
 
 def check_shared(loader: DataLoader, ranks: int) -> None:

@@ -22,7 +22,7 @@ from minidrop.solver.early_stopping import EarlyStopping
 from minidrop.solver.events import Event
 from minidrop.solver.named import check_unmoved, checked_state
 from minidrop.solver.object_checks import Tested, check_parameters, check_parts, check_types, tests_of
-from minidrop.solver.object_ranks import check_loss, check_shared, described_data, warn_of_others
+from minidrop.solver.object_ranks import check_loss, check_shared, described_data
 from minidrop.solver.object_settings import settings_of
 from minidrop.solver.prepare import net_of
 from minidrop.solver.ranks import Ranks
@@ -257,8 +257,6 @@ def solver_of(cls: type[Solver], model: Module, loss: Callable[..., Any], optimi
     shapes, groups with other rules; on several ranks, batches that they cannot share, and a loss that is not
     put together of the losses of their parts.
     """
-    if communicator is None:
-        warn_of_others()
     if snapshot_prefix is not None:
         settings["snapshot_prefix"] = fspath(snapshot_prefix)
     objects = Objects(model, loss, optimizer, train, tests_of(test, metrics), scheduler, inputs,

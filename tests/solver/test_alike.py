@@ -1,9 +1,10 @@
 """Ranks that were started differently say so before they train."""
 
 import pytest
-from parallel_nets import mlp_with, solver_of
+from parallel_nets import mlp, mlp_with, solver_of
 
 from minidrop.errors import ParallelError
+from minidrop.solver.communicator import Alone
 from minidrop.testing import run_ranks
 
 
@@ -36,3 +37,14 @@ def test_another_net():
             solver_of([layer.replace("dropout_ratio: 0.5", f"dropout_ratio: {0.5 / (1 + communicator.rank)}")
                        for layer in mlp_with("PERIODIC dropout_ratio: 0.5")], "", communicator)
     run_ranks(2, work)
+
+
+@pytest.mark.parametrize("size", ["1", "3"])
+def test_processes_that_do_not_train_a_solver_file_together_are_warned(size, monkeypatch, caplog):
+    """Each would train the whole net, and write the others' snapshots. Alone() says that it is meant so."""
+    said = "a launcher has started 3 processes, and each of them trains the whole model by itself"
+    monkeypatch.setenv("PMI_SIZE", size)
+    solver_of(mlp(), "", Alone()).close()
+    assert said not in caplog.text
+    solver_of(mlp()).close()
+    assert caplog.text.count(said) == (size == "3")
