@@ -26,6 +26,13 @@ class Problems:
         """Add a mistake of layer `index`; `what` may be a function, called only if the line is shown."""
         self.found.append((index, what, place, with_type))
 
+    def explain(self, why: str) -> None:
+        """Add to every mistake of a layer what it comes of, where no layer without bottoms has one."""
+        def line(what):
+            return lambda: f"{what() if callable(what) else what}; {why}"
+        if all(self.config.message.layer[index].bottom for index, *_ in self.found):
+            self.found = [(index, line(what), *rest) for index, what, *rest in self.found]
+
     def raise_any(self) -> None:
         """Raise one ConfigError with the lines in the order of the layers; see `ConfigError.of`."""
         if self.lines or self.found:

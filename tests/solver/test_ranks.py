@@ -224,7 +224,10 @@ def test_ranks_with_other_weights_do_not_begin():
     (['layer { name: "data" type: "Input" top: "data" top: "label" input_param { shape { dim: 4 dim: 13 } '
       'shape { dim: 4 } } }', *mlp()[1:]], "'data' .Input.: Input is fed by the caller"),
     ([*mlp(data=memory(batch=12)), layer("Scale", "each", "ip1", more="scale_param { axis: 0 }")],
-     r"'each' .Scale.: 'factor' has shape \(12,\) for the whole batch and \(3,\) for the part of a rank")])
+     r"'each' .Scale.: 'factor' has shape \(12,\) for the whole batch and \(3,\) for the part of a rank"),
+    ([memory(batch=12), layer("Reshape", "flat", "data", more="reshape_param { shape { dim: 12 dim: -1 } }"),
+      *mlp(first="flat")[1:]], "'flat' .* no multiple of 12 .*; it fits the whole batch, but not the "
+     "part that each of 4 ranks has: write -1 or 0 where a Reshape names the batch size")])
 def test_nets_that_cannot_be_split(layers, text):
     with pytest.raises(ConfigError, match=text):
         run_ranks(4, lambda communicator: solver_of(layers, "", communicator))
