@@ -203,8 +203,8 @@ def key_blocks(rows: slice, queries: int, keys: int, causal: bool, block_keys: i
 def computed_scores(queries: int, keys: int, causal: bool) -> int:
     """Return how many scores a sample's head computes: those of all tiles, what they hide included.
 
-    Where it is causal the i-th rows of tiles read i * _QUERIES + keys - queries keys, if that is above 0, and
-    what is left of the queries reads all: a sum over i, which a length of a billion may not make step by step.
+    Where it is causal the i-th row of tiles reads i * _QUERIES + keys - queries keys, if that is above 0, and
+    what is left of the queries reads all. The sum over i is no loop: a file may name a length of a billion.
     """
     if not causal:
         return queries * keys
