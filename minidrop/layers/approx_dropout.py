@@ -41,6 +41,7 @@ class ApproxDropout(Layer):
         if self.axis == 0:
             raise ConfigError("axis 0 is the batch; expected 1 or more")
         shape_site(self.site, self.settings, shape, self.axis)
+        self.along = None if self.site.steps is None else 0
         return [shape]
 
     def flow(self, shapes: list[tuple[int, ...]]) -> list[Drops | Pass]:

@@ -290,13 +290,17 @@ def test_what_works_along_the_samples_is_said(kind, more, caplog):
 
 
 def test_steps_are_no_samples(caplog):
-    """A recurrent layer works along axis 0, which holds samples only where a Reshape puts them there."""
+    """A recurrent layer works along axis 0, which holds samples only where a Reshape puts them there; so does
+    a drop whose patterns hold for some steps."""
     for dims, said in (("dim: 1 dim: -1", False), ("dim: -1 dim: 1", True)):
         steps = layer("Reshape", "x", "ip1", more=f"reshape_param {{ shape {{ {dims} dim: 24 }} }}")
         cont = layer("Fill", "cont", "x", more="fill_param { value: 1 shape { dim: 0 dim: 0 } }")
         gru = layer("GRU", "gru", "x cont", more="recurrent_param { num_output: 3 }")
-        run_ranks(2, lambda ranks, own=(steps, cont, gru): solver_of([*mlp(), *own], "", ranks))
+        held = [drop(f"drop{n}", "x", settings=f"steps_per_pattern: {n}") for n in (0, 1, 2)]
+        run_ranks(2, lambda ranks, own=(steps, cont, gru, *held): solver_of([*mlp(), *own], "", ranks))
         assert ("'gru' (GRU): works along axis 0" in caplog.text) == said
+        assert [f"'drop{n}' (ApproxDropout): works along axis 0" in caplog.text for n in (0, 1, 2)] == [
+            False, said, said]
         caplog.clear()
 
 
