@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from minidrop.layers import DataLayer
-from minidrop.net.graph import BlobRef, Graph, Node, build_graph
+from minidrop.layers import DataLayer, Layer
+from minidrop.net.graph import BlobRef, Graph, Node, build_graph, loss_weights
 from minidrop.patterns.part import Part
 
 if TYPE_CHECKING:
@@ -170,6 +170,10 @@ def _warn(graph, whole, blobs):
             log.warning("layer %r (%s): drops behind a Filter, where a rank does not know the places of its "
                         "records in the whole batch: results depend on the number of ranks", node.name,
                         node.config.type)
+        if is_behind and any(loss_weights(node)) and _weighs_by_records(node.layer):
+            log.warning("layer %r (%s): is a mean over what passes a Filter, and every rank's counts alike, "
+                        "however many of its records pass: results depend on the number of ranks; a "
+                        "SoftmaxWithLoss counts them", node.name, node.config.type)
         if is_behind or node.config.type == "Filter":
             filtered.update(node.tops)
         if any(fact.mixes_samples for fact in node.passes):
@@ -188,3 +192,9 @@ def _warn(graph, whole, blobs):
                 log.warning("layer %r (%s): top %r is %s for a rank and %s for the whole batch; what it "
                             "computes between samples of different ranks is left out", node.name,
                             node.config.type, ref.name, own, every)
+
+
+def _weighs_by_records(layer):
+    """Whether the batch of a loss weighs as much as its records, and not what the loss says."""
+    own = type(layer)
+    return own.batch_weight is Layer.batch_weight and own.weight_of is Layer.weight_of

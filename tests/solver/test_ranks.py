@@ -322,3 +322,6 @@ def test_a_drop_behind_a_filter(caplog):
         losses = [run_ranks(4, lambda one, net=net: trained(net, "", one))[0][1] for _ in range(2)]
         assert losses[0] == losses[1] and np.isfinite(losses).all()
         assert "layer 'drop1' (" in caplog.text and "drops behind a Filter" in caplog.text
+    squares = layer("Reduction", "loss", "ip2", more="reduction_param { operation: MEAN } loss_weight: 1")
+    run_ranks(2, lambda ranks: solver_of([*front, first, relu, last, squares], "", ranks))
+    assert "'loss' (Reduction): is a mean over what passes a Filter" in caplog.text
