@@ -30,6 +30,8 @@ OTHERS = (*PLAIN, "BatchNorm", "Bias", "Clip", "Concat", "Concat", "Crop", "Drop
           "Softmax", "Split", "Tile")
 MIXING = {"BatchNorm", "Permute", *SEQUENCES}
 """Layer types by which samples of a batch may depend on each other."""
+STEEP = {"MVN"}
+"""Layer types that divide by a deviation, of constants by 1e-9: what rounds otherwise trains otherwise."""
 RULES = {"SGD": "momentum: 0.9", "Nesterov": "momentum: 0.9", "Adam": "delta: 1e-3", "AdamW": "delta: 1e-3",
          "RMSProp": "rms_decay: 0.9 delta: 1e-3", "AdaGrad": "delta: 1e-3",
          "AdaDelta": "momentum: 0.9 delta: 1e-3"}

@@ -5,7 +5,7 @@ A few of them always; `sh scripts/test.sh --full` grows more.
 
 import numpy as np
 import pytest
-from random_nets import a_solver, grown, seeds
+from random_nets import STEEP, a_solver, grown, seeds
 
 from minidrop.errors import NonFiniteError
 from minidrop.testing.masked_dense import run_once
@@ -28,7 +28,7 @@ def test_nets_on_a_device(emulated_cuda, seeds):
 def test_captured_trainings(recorded_cuda, seeds):
     captured = 0
     for seed in seeds:
-        own = grown(seed)
+        own = grown(seed, STEEP)
         if not own.trainable:
             continue
         net = "\n".join([*own.random_inputs(), *own.layers, *own.losses()])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nets import ip, layer
 from parallel_nets import feed, memory
-from random_nets import FILLERS, MIXING, a_solver, grown, seeds
+from random_nets import FILLERS, MIXING, STEEP, a_solver, grown, seeds
 
 import minidrop as md
 from minidrop.testing import assert_matches_masked_dense, run_ranks
@@ -73,7 +73,7 @@ def test_several_ranks_train_as_one_process_or_say_what_differs(seeds, caplog):
     alike = 0
     for seed in seeds:
         channels, size = 2 + seed % 5, 1 + 5 * (seed % 2)
-        own = grown(seed, MIXING, {"data": (12, channels, size, size)})
+        own = grown(seed, MIXING | STEEP, {"data": (12, channels, size, size)})
         heads = [text for name in own.ends if len(own.shapes[name]) > 1 for text in (
             ip(f"scores_{name}", name, 7, fillers=FILLERS),
             layer("SoftmaxWithLoss", f"loss_{name}", f"scores_{name} label"))]
