@@ -112,16 +112,16 @@ def settings_of(kind, rng, shape):
         "Clip": "clip_param { min: -1 max: 0.7 }",
         "Concat": f"concat_param {{ axis: {axis} }}",
         "Crop": f"crop_param {{ axis: {axis} }}",
-        "DropConnect": f"drop_connect_param {{ num_output: {rng.randint(1, 11)} {FILLERS} }}",
+        "DropConnect": f"inner_product_param {{ num_output: {rng.randint(1, 11)} {FILLERS} }}",
         "Dropout": f"dropout_param {{ dropout_ratio: {rng.choice([0.3, 0.5])} }}",
         "Eltwise": f"eltwise_param {{ operation: {rng.choice(['SUM', 'SUM', 'SUM', 'PROD', 'MAX'])} }}",
         "Exp": f"exp_param {{ scale: -0.1 shift: {rng.choice([0, 0.2])} }}",
         "Flatten": rng.choice(["", "", f"flatten_param {{ axis: {axis} }}"]),
-        "GaussianDropout": "gaussian_dropout_param { dropout_ratio: 0.5 }",
+        "GaussianDropout": "dropout_param { dropout_ratio: 0.5 }",
         "LRN": f"lrn_param {{ local_size: {rng.choice([3, 5])} alpha: 0.5 "
                f"norm_region: {rng.choice(['ACROSS_CHANNELS', 'WITHIN_CHANNEL'])} }}",
         "MVN": rng.choice(["mvn_param { across_channels: true }", "mvn_param { normalize_variance: false }"]),
-        "Patches": "patches_param { size: 2 }",
+        "Patches": "patches_param { patch_size: 2 }",
         "Permute": f"permute_param {{ {order} }}",
         "Pooling": rng.choice([
             f"pooling_param {{ pool: {rng.choice(['MAX', 'AVE'])} global_pooling: true }}",
@@ -236,6 +236,7 @@ def grown(seed, without=(), inputs=None):
     own, target = Grown(inputs, [], dict(inputs)), rng.randint(4, 14)
     for _ in range(8 * target):
         text, tops = _candidate(rng, own, without)
+        parse_net(text)         # a field that does not exist is a mistake of this file
         try:
             net = own.net(text, fills=False)
         except MinidropError:

@@ -90,7 +90,7 @@ def build_part(config: NetConfig, context: Context, problems: Problems) -> tuple
     adds_up: set[BlobRef] = set()
     for node in graph.nodes:
         adds_up.update(ref for ref in node.tops if ref in blobs or _adds_up(node, blobs, adds_up))
-    _warn(graph, whole, blobs)
+    _warn(graph, whole, blobs, adds_up)
     _warn_of_numbers(graph, blobs, adds_up)
     return graph, Parts(context.rank, context.ranks, blobs, states, frozenset(adds_up))
 
@@ -161,7 +161,7 @@ def _check_parameters(graph, whole, problems):
                                          f"{own.shape} for the part of a rank; let it cover no samples")
 
 
-def _warn(graph, whole, blobs):
+def _warn(graph, whole, blobs, sums):
     """Log the layers that do not compute what they would of the whole batch."""
     filtered: set[BlobRef] = set()      # blobs without some of the records, and how many other ranks have
     for node in graph.nodes:
@@ -170,10 +170,11 @@ def _warn(graph, whole, blobs):
             log.warning("layer %r (%s): drops behind a Filter, where a rank does not know the places of its "
                         "records in the whole batch: results depend on the number of ranks", node.name,
                         node.config.type)
-        if is_behind and any(loss_weights(node)) and _weighs_by_records(node.layer):
-            log.warning("layer %r (%s): is a mean over what passes a Filter, and every rank's counts alike, "
-                        "however many of its records pass: results depend on the number of ranks; a "
-                        "SoftmaxWithLoss counts them", node.name, node.config.type)
+        losses = {ref for ref, _ in loss_weights(node)}
+        if is_behind and losses - sums and _weighs_by_records(node.layer):
+            log.warning("layer %r (%s): is a mean over what passes a Filter, and that of each rank has the "
+                        "same weight, however many records pass there: results depend on the number of "
+                        "ranks; a SoftmaxWithLoss counts them", node.name, node.config.type)
         if is_behind or node.config.type == "Filter":
             filtered.update(node.tops)
         if any(fact.mixes_samples for fact in node.passes):

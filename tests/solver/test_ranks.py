@@ -322,6 +322,11 @@ def test_a_drop_behind_a_filter(caplog):
         losses = [run_ranks(4, lambda one, net=net: trained(net, "", one))[0][1] for _ in range(2)]
         assert losses[0] == losses[1] and np.isfinite(losses).all()
         assert "layer 'drop1' (" in caplog.text and "drops behind a Filter" in caplog.text
-    squares = layer("Reduction", "loss", "ip2", more="reduction_param { operation: MEAN } loss_weight: 1")
-    run_ranks(2, lambda ranks: solver_of([*front, first, relu, last, squares], "", ranks))
-    assert "'loss' (Reduction): is a mean over what passes a Filter" in caplog.text
+    for operation in ("MEAN", "SUM"):       # a sum is added up, however many records each rank has of it
+        caplog.clear()
+        total = layer("Reduction", "loss", "ip2",
+                      more=f"reduction_param {{ operation: {operation} }} loss_weight: 0.1")
+        run_ranks(2, lambda ranks, total=total: solver_of([*front, first, relu, last, total], "", ranks))
+        said = "'loss' (Reduction): is a mean over what passes a Filter" in caplog.text
+        assert said == (operation == "MEAN")
+    assert_same_training([*front, first, relu, last, total], "", (2, 3), iterations=4)

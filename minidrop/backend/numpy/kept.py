@@ -163,7 +163,7 @@ def _has_long_runs(kept):
 
 
 def _along_rows(loop, whole, part, kept, axis, more=()):
-    """Run a loop of kernels.cpu over the rows of two arrays, one of which lacks entries of its last axis.
+    """Run a loop of cpu_kept.py over the rows of two arrays, one of which lacks entries of its last axis.
 
     more: what the loop takes besides, arrays in the shape of `whole`.
     Returns False, and does nothing, if that is not the axis or the arrays are no rows.
@@ -178,8 +178,8 @@ def _along_rows(loop, whole, part, kept, axis, more=()):
     more = [x.reshape(whole.shape) if isinstance(x, np.ndarray) else x for x in more]
     for first, last, own in parts:
         rows = lead * (last - first)
-        threads.by_rows(loop, rows, 2 * rows * own.count, whole, part, own.indices, first, last - first,
-                        *more)
+        work = rows * (2 * own.count + whole.shape[-1] * bool(more))     # with more, all of `whole` is read
+        threads.by_rows(loop, rows, work, whole, part, own.indices, first, last - first, *more)
     return True
 
 
@@ -196,6 +196,6 @@ def _along_channels(loop, whole, part, kept, axis, numbers="indices", more=()):
     wide, narrow = (x.reshape(*x.shape[:2], places) for x in (whole, part))
     more = [x.reshape(wide.shape) if isinstance(x, np.ndarray) else x for x in more]
     for first, last, own in parts:
-        threads.by_rows(loop, last - first, 2 * (last - first) * own.count * places, wide, narrow,
-                        getattr(own, numbers), first, *more)
+        work = (last - first) * places * (2 * own.count + wide.shape[1] * bool(more))
+        threads.by_rows(loop, last - first, work, wide, narrow, getattr(own, numbers), first, *more)
     return True
