@@ -28,8 +28,8 @@ SEQUENCES = ("Attention", "GRU", "LastState", "LSTM", "Position", "RNN", "Rotary
 OTHERS = (*PLAIN, "BatchNorm", "Bias", "Clip", "Concat", "Concat", "Crop", "DropConnect", "Dropout", "Exp",
           "Flatten", "GaussianDropout", "MVN", "Permute", "Power", "Reduction", "Reshape", "Scale", "Slice",
           "Softmax", "Split", "Tile")
-MIXING = {"BatchNorm", "Permute", *SEQUENCES}
-"""Layer types by which samples of a batch may depend on each other."""
+MIXING = {"BatchNorm", "Patches", "Permute", *SEQUENCES}
+"""Layer types by which samples may depend on each other, or lie on another axis than the first."""
 STEEP = {"MVN"}
 """Layer types that divide by a deviation, of constants by 1e-9: what rounds otherwise trains otherwise."""
 RULES = {"SGD": "momentum: 0.9", "Nesterov": "momentum: 0.9", "Adam": "delta: 1e-3", "AdamW": "delta: 1e-3",
