@@ -22,11 +22,13 @@ ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ("pytest", "hypothesis", "pillow")      # of the extra `test`, for the tests of all others
 TESTS = {
     "core": "tests/test_kept.py tests/test_rng.py tests/test_fillers.py tests/config/test_load.py "
-            "tests/functions/test_operators.py tests/snapshot/test_caffe_files.py tests/net/test_net.py "
+            "tests/functions/test_operators.py tests/functions/test_compact_operators.py "
+            "tests/snapshot/test_caffe_files.py tests/net/test_net.py "
             "tests/solver/test_rules.py tests/data/test_hdf5_records.py tests/cli/test_train.py "
             "tests/cli/test_report.py",
     "bleu": "tests/apps/test_translation.py",
-    "caffe": "tests/data/test_databases.py tests/layers/test_image_sources.py -k 'not leveldb'",
+    "caffe": "tests/data/test_databases.py tests/data/test_datums.py "
+             "tests/layers/test_image_sources.py -k 'not leveldb'",
     "cuda12": "tests/kernels/test_loader.py tests/backend/test_cublas_library.py",
     "cuda13": "tests/kernels/test_loader.py",
     "examples": "tests/data/test_download.py",

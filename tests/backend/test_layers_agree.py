@@ -312,8 +312,8 @@ OTHER_TESTS = {"active": "test_cuda_device.py", "trim": "test_on_the_gpu.py", "p
 
 def test_every_method_of_a_backend_has_a_test_on_all_of_them():
     here = Path(__file__).parent
-    files = (f"test_{kind}_agree.py" for kind in ("backends", "products", "updates", "noise", "attention",
-                                                  "layer_methods", "images"))
+    files = (f"test_{kind}_agree.py" for kind in ("backends", "kept_sets", "products", "updates", "noise",
+                                                  "attention", "layer_methods", "images"))
     text = "".join((here / name).read_text() for name in files)
     methods = {name for name in dir(Backend) if callable(getattr(Backend, name)) and not name.startswith("_")}
     missing = {name for name in methods if not re.search(rf"\b(on|backend|which|broken|low)\.{name}\(", text)}

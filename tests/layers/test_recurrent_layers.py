@@ -1,178 +1,26 @@
-"""The layers LSTM, GRU and RNN: against PyTorch's, their states, bottoms, settings and hidden_dropout."""
+"""The layers LSTM, GRU and RNN: their states, bottoms and settings."""
 
 import numpy as np
 import pytest
-from cases import every_pair, in_turn
+from cases import in_turn
+from recurrent_layers import (
+    INPUTS,
+    STEPS,
+    STREAMS,
+    UNITS,
+    every_kind,
+    forward,
+    inputs_text,
+    net_of,
+    numbers,
+    ones,
+    recurrent,
+)
 
 import minidrop as md
 from minidrop import ConfigError, ShapeError
 from minidrop.config import parse_net
 from minidrop.testing import run_once
-
-KINDS = {"LSTM": 4, "GRU": 3, "RNN": 1}          # gates
-TYPES = {"LSTM": 'type: "LSTM"', "GRU": 'type: "GRU"', "RNN": 'type: "RNN"'}
-every_kind = pytest.mark.parametrize("kind", KINDS)
-FILLERS = ('weight_filler { type: "uniform" min: -0.4 max: 0.4 } bias_filler { type: "uniform" min: -0.5 '
-           'max: 0.5 }')
-STEPS, STREAMS, INPUTS, UNITS = 5, 3, 6, 4
-
-
-def inputs_text(**shapes):
-    """An Input layer for every blob."""
-    return "\n".join(f'layer {{ name: "in_{name}" type: "Input" top: "{name}" input_param {{ shape {{ '
-                     f'{" ".join(f"dim: {length}" for length in shape)} }} }} }}'
-                     for name, shape in shapes.items())
-
-
-def recurrent(kind, name="r", bottoms=("x", "cont"), tops=None, units=UNITS, settings=""):
-    blobs = " ".join([*(f'bottom: "{blob}"' for blob in bottoms), *(f'top: "{blob}"' for blob in tops
-                                                                    or (name,))])
-    if kind == "RNN" and "output_product" not in settings:
-        settings += " output_product: false"        # PyTorch's
-    return (f'layer {{ name: "{name}" {TYPES[kind]} {blobs} recurrent_param {{ num_output: {units} {FILLERS} '
-            f'{settings} }} }}')
-
-
-def net_of(*layers, x=(STEPS, STREAMS, INPUTS), phase="TRAIN", dtype="float64", seed=0, **shapes):
-    return md.Net(parse_net("\n".join([inputs_text(x=x, cont=x[:2], **shapes), *layers]), "net.prototxt"),
-                  phase, "cpu", dtype, seed)
-
-
-def numbers(*shape, seed=0):
-    return np.random.default_rng([seed, *shape]).standard_normal(shape)
-
-
-def ones(steps=STEPS, streams=STREAMS):
-    return np.ones((steps, streams))
-
-
-def forward(net, **inputs):
-    return {name: tensor.numpy() for name, tensor in net.forward(**inputs).items()}
-
-
-# -- against PyTorch -----------------------------------------------------------------------------------------
-@pytest.fixture
-def torch():
-    """PyTorch on one thread: its products are tiny here, and waiting threads cost more than they do."""
-    torch = pytest.importorskip("torch", reason="PyTorch (the extra `peers`) is the reference here")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield torch
-    torch.set_num_threads(threads)
-
-
-def theirs(torch, net, kind, inputs, units, layers, both, dtype):
-    """Return PyTorch's module with the parameters of the layers r0, r1, .., of another order of gates and two
-    biases."""
-    module = getattr(torch.nn, kind)(inputs, units, num_layers=layers,
-                                     bidirectional=both).to(getattr(torch, dtype))
-    with torch.no_grad():
-        for i in range(layers):
-            own = {name: parameter.data for name, parameter in net.params[f"r{i}"].items()}
-            for prefix, suffix in (("", ""), ("reverse_", "_reverse"))[:1 + both]:
-                weight, bias, recurrent_weight = (own[prefix + name]
-                                                  for name in ("weight", "bias", "recurrent_weight"))
-                other = own.get(f"{prefix}recurrent_bias", np.zeros_like(bias))
-                for name, value in (("weight_ih", weight), ("weight_hh", recurrent_weight), ("bias_ih", bias),
-                                    ("bias_hh", other)):
-                    getattr(module,
-                            f"{name}_l{i}{suffix}").copy_(torch.from_numpy(value[gate_order(kind, units)]))
-    return module
-
-
-def gate_order(kind, units):
-    """Where PyTorch's gates i f g o stand among i f o g."""
-    blocks = (0, 1, 3, 2) if kind == "LSTM" else range(KINDS[kind])
-    return np.concatenate([np.arange(units) + k * units for k in blocks])
-
-
-def assert_equals_torch(torch, kind, sizes, layers, both, dtype, carried):
-    """One or two batches, h and all gradients; with `carried`, the second goes on where the first ended."""
-    steps, streams, inputs, units = sizes
-    stack = [recurrent(kind, f"r{i}", (f"r{i - 1}" if i else "x", "cont"), units=units,
-                       settings=f"bidirectional: {str(both).lower()}") for i in range(layers)]
-    top = f"r{layers - 1}"
-    stack.append(f'layer {{ name: "loss" type: "EuclideanLoss" bottom: "{top}" bottom: "target" top: "loss" '
-                 f'}}')
-    stack.append(f'layer {{ name: "out" type: "Split" bottom: "{top}" top: "out" }}')
-    target = numbers(steps, streams, units * (1 + both), seed=9)
-    net = net_of(*stack, x=(steps, streams, inputs), dtype=dtype, seed=3, target=target.shape)
-    module, state = theirs(torch, net, kind, inputs, units, layers, both, dtype), None
-    tolerance = {"float64": 1e-12, "float32": 2e-6}[dtype]
-    for batch in range(1 + carried):
-        x = numbers(*sizes[:3], seed=batch)
-        given = torch.tensor(x, dtype=getattr(torch, dtype), requires_grad=True)
-        expected, state = module(given, state)
-        state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
-        module.zero_grad()
-        (0.5 * ((expected - torch.tensor(target, dtype=given.dtype)) ** 2).sum() / steps).backward()
-        inputs_now = {"x": x, "cont": ones(steps, streams), "target": target}
-        outputs, gradients = run_once(net, batch, inputs_now)
-        net.forward(**inputs_now)           # carries the states on, run_once does not
-        if not carried:
-            net.reset_states()
-        pairs = {"h": (outputs["out"], expected), "input/x": (gradients["input/x"], given.grad)}
-        for i in range(layers):
-            for prefix, suffix in (("", ""), ("reverse_", "_reverse"))[:1 + both]:
-                for ours, name in (("weight", "weight_ih"), ("recurrent_weight", "weight_hh"),
-                                   ("bias", "bias_ih"), ("recurrent_bias", "bias_hh")):
-                    if f"r{i}/{prefix}{ours}" in gradients:
-                        inverse = np.argsort(gate_order(kind, units))
-                        pairs[f"r{i}/{prefix}{ours}"] = (gradients[f"r{i}/{prefix}{ours}"],
-                                                         getattr(module,
-                                                                 f"{name}_l{i}{suffix}").grad[inverse])
-        assert set(gradients) - {"input/target", "input/cont"} == set(pairs) - {"h"}
-        for name, (got, wanted) in pairs.items():
-            wanted = wanted.detach().numpy()
-            size = max(1.0, abs(wanted).max())
-            np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance * size, err_msg=f"{name}, batch "
-                                       f"{batch}")
-
-
-SIZES = [(5, 3, 6, 4), (1, 1, 1, 1), (7, 2, 3, 5), (2, 6, 9, 1), (12, 9, 8, 17)]
-
-
-@every_pair(("layers", [1, 2]), ("sizes", SIZES), ("kind", list(KINDS)))
-class TestAgainstTorch:
-    @in_turn("carried", [False, True])
-    def test_one_direction(self, torch, kind, sizes, layers, carried, dtype):
-        assert_equals_torch(torch, kind, sizes, layers, False, dtype, carried)
-
-    def test_both_directions(self, torch, kind, sizes, layers, dtype):
-        assert_equals_torch(torch, kind, sizes, layers, True, dtype, False)
-
-
-@pytest.mark.parametrize("both", [False, True])
-@every_kind
-def test_padded_sequences_are_those_that_torch_packs(torch, kind, both):
-    """Outputs at every word, and gradients: no direction reads padding, whatever stands there."""
-    lengths, width = [5, 2, 4], UNITS * (1 + both)
-    inside = np.arange(STEPS)[:, None] < lengths
-    cont = inside.astype(float)
-    cont[0] = 0
-    loss = 'layer { name: "loss" type: "EuclideanLoss" bottom: "words" bottom: "t" top: "loss" }'
-    words = ('layer { name: "w" type: "Eltwise" bottom: "r0" bottom: "m" top: "words" '
-             'eltwise_param { operation: PROD } }')
-    shape = (STEPS, STREAMS, width)
-    net = net_of(recurrent(kind, "r0", settings=f"bidirectional: {str(both).lower()}"), words, loss, t=shape,
-                 m=shape)
-    module = theirs(torch, net, kind, INPUTS, UNITS, 1, both, "float64")
-    x, target = numbers(STEPS, STREAMS, INPUTS), numbers(*shape) * inside[:, :, None]
-    given = torch.tensor(x, requires_grad=True)
-    rnn = torch.nn.utils.rnn
-    packed = module(rnn.pack_padded_sequence(given, lengths, enforce_sorted=False))[0]
-    expected = rnn.pad_packed_sequence(packed, total_length=STEPS)[0]
-    (0.5 * ((expected - torch.tensor(target)) ** 2).sum() / STEPS).backward()
-    mask = np.broadcast_to(inside[:, :, None], shape).astype(float)
-    outputs, gradients = run_once(net, 0, {"x": x, "cont": cont, "t": target, "m": mask})
-    close = {"rtol": 0, "atol": 1e-12}
-    np.testing.assert_allclose(net.blobs["words"].numpy(), expected.detach().numpy(), **close)
-    np.testing.assert_allclose(gradients["input/x"], given.grad.numpy(), **close)
-    inverse = np.argsort(gate_order(kind, UNITS))
-    for prefix, suffix in (("", ""), ("reverse_", "_reverse"))[:1 + both]:
-        for ours, name in (("weight", "weight_ih"), ("recurrent_weight", "weight_hh"), ("bias", "bias_ih")):
-            wanted = getattr(module, f"{name}_l0{suffix}").grad.numpy()[inverse]
-            np.testing.assert_allclose(gradients[f"r0/{prefix}{ours}"], wanted, **close)
 
 
 # -- states --------------------------------------------------------------------------------------------------
@@ -345,57 +193,6 @@ def test_what_a_drop_above_leaves_out_is_not_read(kind):
     assert net.blobs["d"].kept.count == 3 and net.blobs["r"].kept is None
 
 
-# -- Caffe's RNN ---------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("more", ["static", "expose_hidden", "bidirectional"])
-def test_the_rnn_of_a_caffe_file_has_an_output_product(torch, more):
-    """rnn_layer.cpp, step by step: top, state, gradients, and the order of the parameters."""
-    both, bottoms, shapes, tops = more == "bidirectional", ("x", "cont"), {}, ("r",)
-    if more == "static":
-        bottoms, shapes = (*bottoms, "s"), {"s": (STREAMS, 2)}
-    elif more == "expose_hidden":
-        bottoms, shapes, tops = (*bottoms, "h0"), {"h0": (1, STREAMS, UNITS)}, ("r", "hT")
-    given = {name: numbers(*shape, seed=5) for name, shape in shapes.items()}
-    given |= {"x": numbers(STEPS, STREAMS, INPUTS), "cont": ones(),
-              "t": numbers(STEPS, STREAMS, UNITS * (1 + both))}
-    given["cont"][2, 1] = given["cont"][0, 0] = 0
-    settings = f"output_product: true {more}: true" if more != "static" else "output_product: true"
-    loss = 'layer { name: "loss" type: "EuclideanLoss" bottom: "o" bottom: "t" top: "loss" }'
-    split = 'layer { name: "split" type: "Split" bottom: "r" top: "o" top: "out" }'
-    net = net_of(recurrent("RNN", bottoms=bottoms, tops=tops, settings=settings), split, loss,
-                 t=given["t"].shape, **shapes)
-    outputs, gradients = run_once(net, 0, given)
-    static = ["static_weight"] * (more == "static")
-    names = ["weight", "bias", *static, "recurrent_weight", "output_weight", "output_bias"]
-    assert list(net.params["r"]) == names + [f"reverse_{name}" for name in names] * both
-    values = {name: torch.tensor(p.data, requires_grad=True) for name, p in net.params["r"].items()}
-    x, cont = torch.tensor(given["x"], requires_grad=True), torch.tensor(given["cont"])
-
-    def direction(prefix, order):
-        own = {name: values[prefix + name] for name in names}
-        h = torch.tensor(given["h0"][0]) if "h0" in given else torch.zeros(STREAMS, UNITS).double()
-        tops = [None] * STEPS
-        for t in order:
-            joined = cont[t] if not prefix else cont[t + 1] if t + 1 < STEPS else torch.zeros(STREAMS)
-            h = x[t] @ own["weight"].T + own["bias"] + (joined[:, None] * h) @ own["recurrent_weight"].T
-            if static:
-                h = h + torch.tensor(given["s"]) @ own["static_weight"].T
-            h = torch.tanh(h)
-            tops[t] = torch.tanh(h @ own["output_weight"].T + own["output_bias"])
-        return torch.stack(tops), h
-
-    expected, last = direction("", range(STEPS))
-    if both:
-        expected = torch.cat([expected, direction("reverse_", range(STEPS)[::-1])[0]], 2)
-    (0.5 * ((expected - torch.tensor(given["t"])) ** 2).sum() / STEPS).backward()
-    close = {"rtol": 0, "atol": 1e-12}
-    np.testing.assert_allclose(outputs["out"], expected.detach().numpy(), **close)
-    if more == "expose_hidden":
-        np.testing.assert_allclose(outputs["hT"][0], last.detach().numpy(), **close)
-    for name, value in values.items():
-        np.testing.assert_allclose(gradients[f"r/{name}"], value.grad.numpy(), err_msg=name, **close)
-    np.testing.assert_allclose(gradients["input/x"], x.grad.numpy(), **close)
-
-
 def test_a_file_that_says_nothing_of_the_output_product_means_caffes():
     plain = recurrent("RNN", settings="output_product: true").replace("output_product: true", "")
     assert "output_weight" in net_of(plain).params["r"]
@@ -483,124 +280,6 @@ def test_a_drop_by_steps_is_for_sequences():
     assert "time STEP is for sequences (steps, streams, units), but the bottom has 2 axes" in error_of(drop,
                                                                                                        x=(5,
                                                                                                           6))
-
-
-# -- hidden_dropout_type CONVENTIONAL ------------------------------------------------------------------------
-def conventional(kind="LSTM", time="SEQUENCE", rate=0.3, units=UNITS, **options):
-    settings = f"hidden_dropout {{ dropout_ratio: {rate} time: {time} }} hidden_dropout_type: CONVENTIONAL"
-    return net_of(recurrent(kind, units=units, settings=settings), **options)
-
-
-def hidden_mask(net, iteration):
-    """What the layer multiplies its state by in this iteration, as it is."""
-    from minidrop.autograd import Tensor
-    net.draw_patterns(iteration)
-    layer = net.layers["r"]
-    return layer.hidden.of(Tensor(numbers(*X3)), layer.drawn, layer.plan.skips).mask
-
-
-@every_kind
-def test_sequence_masks_units_of_streams_for_all_steps(kind):
-    """The dropped units of a stream are zero in every step of the top, the others are scaled; each batch
-    draws anew."""
-    net, seen = conventional(kind, rate=0.5, units=50), []
-    for iteration in range(4):
-        net.draw_patterns(iteration)
-        h = forward(net, x=numbers(STEPS, STREAMS, INPUTS), cont=ones())["r"]
-        zero = h == 0
-        assert (zero == zero[0]).all() and (zero[0, 0] != zero[0, 1]).any()
-        seen.append(zero[0])
-        mask = hidden_mask(net, iteration)
-        assert mask.shape == (1, STREAMS,
-                              50) and ((mask == 0) == zero[:1]).all() and set(np.unique(mask)) == {0.0, 2.0}
-    assert all((a != b).any() for a, b in zip(seen, seen[1:], strict=False))
-
-
-@every_kind
-def test_step_masks_only_what_the_gates_read(kind):
-    net = conventional(kind, "STEP", 0.5, units=50)
-    mask = hidden_mask(net, 3)
-    assert mask.shape == (STEPS, STREAMS, 50) and set(np.unique(mask)) == {0.0, 2.0}
-    assert all((mask[t] != mask[t + 1]).any() for t in range(STEPS - 1))
-    x = numbers(STEPS, STREAMS, INPUTS)
-    h = forward(net, x=x, cont=ones())["r"]
-    assert (h != 0).all()
-    plain = forward(net_of(recurrent(kind, units=50)), x=x, cont=ones())["r"]
-    # the state before the first step is 0
-    np.testing.assert_allclose(h[0], plain[0], rtol=0, atol=1e-14)
-    assert (h[1:] != plain[1:]).any()
-
-
-@pytest.mark.parametrize("time", ["SEQUENCE", "STEP"])
-@pytest.mark.parametrize("rate", [0.1, 0.5, 0.75])
-def test_conventional_masks_drop_at_the_rate(time, rate):
-    net = conventional("RNN", time, rate, units=800)
-    masks = np.stack([hidden_mask(net, iteration) for iteration in range(40)])
-    dropped, count = (masks == 0).mean(), masks.size
-    assert abs(dropped - rate) < 5 * np.sqrt(rate * (1 - rate) / count)
-    assert np.unique(masks).tolist() == pytest.approx([0, 1 / (1 - rate)])
-    for axis in range(masks.ndim):              # neighbours on every axis are independent
-        if masks.shape[axis] > 1:
-            a, b = (np.take(masks == 0, range(i, masks.shape[axis] - 1 + i), axis) for i in (0, 1))
-            both = (a & b).mean()
-            assert abs(both - rate**2) < 5 * rate * (1 - rate) / np.sqrt(a.size) + 5 * 2 * rate * np.sqrt(
-                rate * (1 - rate) / count)
-
-
-@pytest.mark.parametrize("time", ["SEQUENCE", "STEP"])
-def test_conventional_masks_follow_from_seed_layer_and_iteration(time):
-    a, b, other = conventional(time=time), conventional(time=time), conventional(time=time, seed=1)
-    for iteration in (5, 0, 7):
-        np.testing.assert_array_equal(hidden_mask(a, iteration), hidden_mask(b, iteration))
-    assert any((hidden_mask(a, i) != hidden_mask(other, i)).any() for i in range(4))
-    assert any((hidden_mask(a, i) != hidden_mask(a, i + 1)).any() for i in range(4))
-
-
-@in_turn("type_", ["APPROX", "CONVENTIONAL"])
-@in_turn("time", ["SEQUENCE", "STEP"])
-@every_kind
-def test_nothing_is_dropped_in_a_test(kind, time, type_):
-    settings = f"hidden_dropout {{ dropout_ratio: 0.5 time: {time} }} hidden_dropout_type: {type_}"
-    data = {"x": numbers(STEPS, STREAMS, INPUTS), "cont": ones()}
-    plain = forward(net_of(recurrent(kind)), **data)["r"]
-    net = net_of(recurrent(kind, settings=settings), phase="TEST")
-    np.testing.assert_array_equal(forward(net, **data)["r"], plain)
-    net.set_dropping(True)
-    net.reset_states()
-    assert (forward(net, **data)["r"] != plain).any()
-    resting = net_of(recurrent(kind, settings=settings))
-    resting.set_dropping(False)
-    np.testing.assert_array_equal(forward(resting, **data)["r"], plain)
-
-
-@pytest.mark.parametrize("settings, shares", [("", False), ("bidirectional: true", True)])
-def test_conventional_gradients(settings, shares):
-    """Central differences of the loss in some weights, the masks held fixed by the iteration."""
-    drop = "hidden_dropout { dropout_ratio: 0.4 time: STEP } hidden_dropout_type: CONVENTIONAL"
-    t = numbers(STEPS, STREAMS, UNITS * (1 + shares), seed=2)
-    net = net_of(recurrent("LSTM", settings=f"{drop} {settings}"),
-                 'layer { name: "loss" type: "EuclideanLoss" bottom: "r" bottom: "t" top: "loss" }',
-                 t=t.shape)
-    data = {"x": numbers(STEPS, STREAMS, INPUTS), "cont": ones(), "t": t}
-    _, gradients = run_once(net, 3, data)
-    for name, parameter in net.params["r"].items():
-        place = tuple(n // 2 for n in parameter.shape)
-        values = []
-        for step in (1e-5, -1e-5):
-            parameter.data[place] += step
-            values.append(run_once(net, 3, data)[0]["loss"])
-            parameter.data[place] -= step
-        assert (values[0] - values[1]) / 2e-5 == pytest.approx(gradients[f"r/{name}"][place], rel=1e-5,
-                                                               abs=1e-8), name
-
-
-@pytest.mark.parametrize("type_", ["APPROX", "CONVENTIONAL"])
-def test_both_directions_drop_alike(type_):
-    settings = f"hidden_dropout {{ dropout_ratio: 0.5 }} hidden_dropout_type: {type_} bidirectional: true"
-    net = net_of(recurrent("GRU", units=30, settings=settings))
-    net.draw_patterns(2)
-    zero = forward(net, x=numbers(STEPS, STREAMS, INPUTS), cont=ones())["r"] == 0
-    assert (zero[:, :, :30] == zero[:, :, 30:]).all() and zero.any() and not zero.all()
 
 
 @pytest.mark.parametrize("wrong", [0.5, 37, -1, np.nan])
