@@ -58,7 +58,7 @@ def test_metrics_that_cannot_be_written_end_the_run(tiny, minidrop, monkeypatch,
     assert (result.code, result.err) == (1, message)
     assert message.strip() in (tiny.path / "o/train.log").read_text()
     monkeypatch.undo()
-    os.chdir(tiny.path)
+    monkeypatch.chdir(tiny.path)
     assert minidrop("train", "--solver", tiny.solver, "--out", "o", "--resume", "auto").code == 0
 
 

@@ -1,5 +1,7 @@
 """A net of modules equals that of a file, or of a NetSpec, with the same names and seed: to the last bit."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from recurrent_nets import STEPS, STREAMS, UNIFORM, WORDS, batch, text
@@ -11,6 +13,7 @@ from minidrop.config.transformer import Transformer
 from minidrop.net.costs import costs
 from minidrop.testing import assert_matches_masked_dense
 
+ROOT = Path(__file__).resolve().parents[2]
 UPDATES, RATE = 5, 0.1
 ROWS, INPUTS, HIDDEN, CLASSES = 32, 48, 96, 10
 MLP = f"""
@@ -183,7 +186,7 @@ def test_masked_dense_of_sequences(make):
 
 def test_lenet_equals_its_file():
     shapes = 'input_param { shape { dim: 8 dim: 1 dim: 28 dim: 28 } shape { dim: 8 } }'
-    message = load_net("models/lenet/train_val.prototxt").message
+    message = load_net(ROOT / "models/lenet/train_val.prototxt").message
     layers = [layer for layer in message.layer if "Data" not in layer.type and not layer.include]
     text = f'layer {{ name: "in" type: "Input" top: "data" top: "label" {shapes} }}'
     config = parse_net(text).message
