@@ -20,12 +20,13 @@ class WeightedSum(Function):
     """y = f(sum_i coeff_i x_i), f: max(., 0) with `relu`, else nothing.
 
     If all x_i carry one kept set, so does y. Otherwise y is dense, and what an x_i lacks adds nothing there:
-    its entries are added in their places, and it is never expanded.
+    the dense ones are added first, and to them the entries of the others in their places.
     """
 
     __slots__ = ("coeff", "relu", "places", "y")
     kept_rule = "native"
     places: tuple[Place, ...]
+    y: Any
 
     def __init__(self, coeff: tuple[float, ...], relu: bool = False):
         self.coeff, self.relu = coeff, relu
@@ -41,7 +42,8 @@ class WeightedSum(Function):
         total = backend.expand(parts[0][0], *parts[0][1])
         for i, (term, place) in enumerate(parts[1:], 2):
             total = backend.add_kept(total, term, *place, "relu" if self.relu and i == len(parts) else "none")
-        self.y = y = backend.relu(total) if self.relu and len(parts) == 1 else total
+        y = backend.relu(total) if self.relu and len(parts) == 1 else total
+        self.y = y if self.relu else None       # for its own gradient
         return y
 
     def backward(self, backend: Backend, gy: np.ndarray,

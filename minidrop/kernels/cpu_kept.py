@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from minidrop.kernels.cpu import add, jit, relu
+from minidrop.kernels.cpu import add, jit
+from minidrop.kernels.cpu import relu as rectified
 
 
 @jit
-def add_to_samples(out: Any, x: np.ndarray, cols: Any, begin: Any, samples: Any, whole: np.ndarray, most: Any,
+def add_to_samples(out: Any, x: np.ndarray, cols: Any, begin: Any, samples: Any, whole: np.ndarray, relu: Any,
                    first: Any, last: Any) -> None:
     """out[i, begin + s] = f(whole[i, begin + s] + x[i, begin + s] in its places cols) for 0 <= s < samples.
 
-    f = max(., 0) if `most`, else nothing; a row is one (i, s).
+    f = max(., 0) if `relu`, else nothing; a row is one (i, s).
     """
     for row in range(first, last):
         i, s = row // samples, begin + row % samples
@@ -24,8 +25,8 @@ def add_to_samples(out: Any, x: np.ndarray, cols: Any, begin: Any, samples: Any,
             to[j] = before[j]
         for j in range(cols.size):
             to[cols[j]] += own[j]
-        if most:
-            relu(to, to, 0, to.size)
+        if relu:
+            rectified(to, to, 0, to.size)
 
 
 @jit
@@ -49,7 +50,7 @@ def put_of_samples(out: Any, x: np.ndarray, cols: Any, begin: Any, samples: Any,
 
 
 @jit
-def add_to_channels(out: Any, x: np.ndarray, places: Any, begin: Any, whole: np.ndarray, most: Any,
+def add_to_channels(out: Any, x: np.ndarray, places: Any, begin: Any, whole: np.ndarray, relu: Any,
                     first: Any, last: Any) -> None:
     """out[n, c] = f(whole[n, c] + x[n, places[c]]), without x where that place is -1; arrays (N, C, places).
 
@@ -59,9 +60,9 @@ def add_to_channels(out: Any, x: np.ndarray, places: Any, begin: Any, whole: np.
         for c in range(places.size):
             before, to = whole[n, c], out[n, c]
             if places[c] >= 0:
-                add(before, x[n, places[c]], most, to, 0, to.size)
-            elif most:
-                relu(before, to, 0, to.size)
+                add(before, x[n, places[c]], relu, to, 0, to.size)
+            elif relu:
+                rectified(before, to, 0, to.size)
             else:
                 for i in range(to.size):
                     to[i] = before[i]

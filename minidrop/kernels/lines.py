@@ -10,6 +10,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 
 from minidrop.kernels.vectors import at_place, everywhere, intrinsic, load_vector
 
@@ -42,7 +43,13 @@ def _in_vectors(builder, count, width, body):
 
 
 def _line_by_line(source, to, numbers, lanes, result: Callable):
-    """Return a signature and code that write result(builder, vector of source, *numbers) to all of a line."""
+    """Return a signature and code that write result(builder, vector of source, *numbers) to all of a line.
+
+    Raises TypingError for lines of two types: the vectors are not converted.
+    """
+    if source.dtype != to.dtype:
+        raise TypingError(f"a line of {to.dtype} is not written from one of {source.dtype}")
+
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         lines = [context.make_array(own)(context, builder, one)
                  for own, one in zip(signature.args[:2], args[:2], strict=True)]

@@ -50,8 +50,10 @@ def build_part(config: NetConfig, context: Context, problems: Problems) -> tuple
             problems.add(node.index, "a Python layer without bottoms cannot be asked for a part of a batch; "
                                      "make it a DataLayer (minidrop.register_layer)")
     graph = build_graph(config, context, problems)
-    problems.explain(f"it fits the whole batch, but not the part that each of {context.ranks} ranks has: "
-                     f"write -1 or 0 where a Reshape names the batch size")
+    remedy = (": write -1 or 0 where a Reshape names the batch size"
+              if any(node.config.type == "Reshape" for node in whole.nodes) else "")
+    problems.explain(f"it fits the whole batch, but not the part that each of {context.ranks} ranks "
+                     f"has{remedy}")
     for node in whole.nodes:
         node.layer.close()
     if not problems.found:

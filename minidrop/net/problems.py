@@ -27,7 +27,10 @@ class Problems:
         self.found.append((index, what, place, with_type))
 
     def explain(self, why: str) -> None:
-        """Add to every mistake of a layer what it comes of, where no layer without bottoms has one."""
+        """Add to every mistake what it comes of.
+
+        Nothing is added if one is of a layer without bottoms: the others may come of that.
+        """
         def line(what):
             return lambda: f"{what() if callable(what) else what}; {why}"
         if all(self.config.message.layer[index].bottom for index, *_ in self.found):

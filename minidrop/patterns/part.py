@@ -21,16 +21,17 @@ class Part:
     ranks: int
     whole: int
     axis: int = 0
+    passed: int | None = None       # how many of its samples are left behind a Filter, None for all
 
     @property
     def count(self) -> int:
         """How many samples it has."""
-        return self.whole // self.ranks
+        return self.whole // self.ranks if self.passed is None else self.passed
 
     @property
     def first(self) -> int:
         """The number of its first sample in the whole batch."""
-        return self.rank * self.count
+        return self.rank * (self.whole // self.ranks)
 
     def along(self, axis: int) -> Part:
         """Return the same samples along another axis."""
@@ -43,21 +44,22 @@ class Part:
     def holding(self, length: int) -> Part:
         """Return the same rank's part where its axis is this long.
 
-        Behind a Filter that may be any length, and how many records other ranks have is not known: then they
-        are counted as if all had as many.
+        Behind a Filter that may be any length, and which records of the whole batch passed is not known: they
+        are counted from the rank's first one on, so that no two ranks have the same places.
         """
-        return self if length % self.count == 0 else replace(self, whole=length * self.ranks)
+        runs, rest = divmod(length, self.count)
+        return replace(self, whole=self.whole * (runs + 1), passed=length) if rest else self
 
     def take(self, array: Any) -> Any:
         """Return these samples of an array of the whole batch, of any array library."""
         shape, axis = array.shape, self.axis
         split = array.reshape(*shape[:axis], shape[axis] // self.whole, self.whole, *shape[axis + 1:])
         own = split[(slice(None),) * (axis + 1) + (slice(self.first, self.first + self.count),)]
-        return own.reshape(*shape[:axis], shape[axis] // self.ranks, *shape[axis + 1:])
+        return own.reshape(*shape[:axis], shape[axis] // self.whole * self.count, *shape[axis + 1:])
 
     def whole_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Return the shape for the whole batch of an array that is this shape for the part."""
-        return tuple(n * self.ranks if i == self.axis else n for i, n in enumerate(shape))
+        return tuple(n // self.count * self.whole if i == self.axis else n for i, n in enumerate(shape))
 
     def window(self, shape: Sequence[int]) -> tuple[tuple[int, int, int], int, tuple[int, int]]:
         """Return (outer, samples, inner), begin and strides of an array of this shape in that of the batch.

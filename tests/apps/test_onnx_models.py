@@ -186,7 +186,18 @@ def test_an_input_that_a_layer_changes_in_place_keeps_its_name(tmp_path):
     assert (done.inputs, done.outputs) == ({"a": ("N", 3)}, {"y": ("N", 2)})
     assert_equal_outputs(net, tmp_path / "net.onnx", {"a": numbers(4, 3)})
     done = exported(net, tmp_path / "net.onnx", outputs="a")
-    assert (done.inputs, done.outputs) == ({"a/0": ("N", 3)}, {"a": ("N", 3)})
+    assert (done.inputs, done.outputs, done.unread) == ({"a/0": ("N", 3)}, {"a": ("N", 3)}, [])
+
+
+def test_the_transformation_of_an_input_that_is_also_an_output_is_that_of_what_is_fed(tmp_path):
+    data = ('layer { name: "d" type: "MemoryData" top: "a" memory_data_param { batch_size: 4 channels: 3 '
+            'height: 1 width: 1 } transform_param { scale: 0.5 } }')
+    net = net_of(data, layer("ReLU", "r", "a", "a"), ip("y", "a", 2), phase="TEST")
+    for outputs, name in ((("y",), "a"), (("a", "y"), "a/0")):
+        done = exported(net, tmp_path / "net.onnx", outputs=outputs)
+        assert (list(done.inputs), done.transforms, done.unread) == ([name], {name: "scale: 0.5"}, [])
+        [(key, _)] = [(one.key, one.value) for one in package().load(tmp_path / "net.onnx").metadata_props]
+        assert key == f"transform_param of {name}"
 
 
 def test_settings_of_the_file(tmp_path):

@@ -69,6 +69,18 @@ def test_places_of_a_part():
     np.testing.assert_array_equal(index.reshape(4, 2, 5), part.along(1).take(whole))
 
 
+def test_noise_behind_a_filter_is_that_of_the_first_places_of_each_rank():
+    """However many records passed there: no two ranks draw the same numbers."""
+    def drawn(function, part, length):
+        return function(Tensor(np.ones((length, 5))), part).numpy()
+    for function in (lambda x, part: functions.dropout(x, 0.4, 17, part=part),
+                     lambda x, part: functions.gaussian_dropout(x, 0.4, 17, part)):
+        whole = drawn(function, None, 16)
+        for rank, length in enumerate((4, 3, 0, 2)):
+            np.testing.assert_array_equal(drawn(function, Part(rank, 4, 16), length),
+                                          whole[4 * rank:4 * rank + length])
+
+
 @pytest.mark.parametrize("groups", [1, 2, 3, 4, 5])
 @in_turn("ranks", [1, 2, 3, 4, 6, 12])
 def test_groups_of_a_part(groups, ranks):

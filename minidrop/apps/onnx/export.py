@@ -80,13 +80,16 @@ def export_onnx(source: Net | NetConfig | str | os.PathLike, path: str | os.Path
     writer = _written(config, graph, lengths, _values(config, graph, net, load), ends)
     smallest = min((found[name][axis] for name, axis in axes.items()), default=1)
     model, (read, given) = _model(config, graph, writer, ends, lengths, opset, _namer(batch or "", smallest))
-    settings = {name: one.layer.transform_param for name, one in deployed.inputs.items() if one.transformed}
+    called = {ref.name: writer.names[ref] for ref in _fed(graph)}
+    settings = {called[name]: one.layer.transform_param for name, one in deployed.inputs.items()
+                if one.transformed}
     for name, one in settings.items():
         model.metadata_props.add(key=f"transform_param of {name}", value=_on_a_line(one))
     transforms = {name: _on_a_line(one, 40) for name, one in settings.items()}
     content = model.SerializeToString()
     replace(path, content)
-    return Exported(read, given, transforms, [name for name in found if name not in read], len(content))
+    unread = [name for name in found if called[name] not in read]
+    return Exported(read, given, transforms, unread, len(content))
 
 
 def _on_a_line(settings, most=0):
@@ -187,6 +190,11 @@ def _values(config, graph, net, load):
             made.close()
 
 
+def _fed(graph):
+    """Return the blobs of the inputs, as they are fed."""
+    return [ref for ref, node in graph.writer.items() if node.config.type == "Input"]
+
+
 def _last(graph, name):
     """Return the last version of a blob."""
     return max(ref for ref in graph.writer if ref.name == name)
@@ -207,8 +215,7 @@ def _written(config: NetConfig, graph: Graph, lengths: dict[BlobRef, Shape],
     writer, problems = GraphWriter(values), Problems(config)
     owners = {(node.name, name): f"{parameter.users[0][0].name}.{parameter.users[0][1]}"
               for parameter in graph.parameters for node, name in parameter.users}
-    fed = [ref for ref, node in graph.writer.items() if node.config.type == "Input"]
-    plain = {ref.name: ref for refs in (sorted(graph.writer), fed, ends) for ref in refs}
+    plain = {ref.name: ref for refs in (sorted(graph.writer), _fed(graph), ends) for ref in refs}
     writer.names = names = {ref: writer.new_name(
         ref.name if ref == plain[ref.name] else f"{ref.name}/{ref.version}") for ref in graph.writer}
     for node in graph.nodes:
@@ -236,7 +243,7 @@ def _model(config, graph, writer, ends, lengths, opset, name_of):
     """Return (the checked ModelProto, ({input: shape}, {output: shape}))."""
     from onnx import checker, helper, numpy_helper
 
-    fed = {writer.values[ref]: ref for ref in lengths if graph.writer[ref].config.type == "Input"}
+    fed = {writer.values[ref]: ref for ref in _fed(graph)}
     ends = {_output(writer, ref, fed): ref for ref in ends}
     nodes, read = writer.needed(ends)
     shapes = [{name: tuple(map(name_of, lengths[ref])) for name, ref in refs.items()}
