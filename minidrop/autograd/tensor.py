@@ -15,7 +15,8 @@ from minidrop.autograd.number import Number
 from minidrop.autograd.show import described
 from minidrop.autograd.size import Size
 from minidrop.backend import backend_of
-from minidrop.errors import GraphError, ShapeError, TensorError, in_short
+from minidrop.config.numbers import truth
+from minidrop.errors import GraphError, ShapeError, TensorError
 from minidrop.kept import KeptByGroup, are_disjoint
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Tensor(Copies, Number, Operators):
         self.backend = backend or backend_of(self.data)
         self.kept = kept
         self.kept_axis = kept_axis
-        self.requires_grad = requires_grad
+        self.requires_grad = truth("requires_grad", requires_grad, TensorError)
         self.grad: np.ndarray | None = None
         self.creator: Function | None = None
         self.output_index = 0
@@ -160,9 +161,7 @@ class Tensor(Copies, Number, Operators):
 
     def require_grad(self, requires_grad: bool = True) -> None:
         """Let backward passes reach this tensor, or not. Raises TensorError for what is neither."""
-        if not isinstance(requires_grad, bool | int | np.bool_):
-            raise TensorError(f"requires_grad is True or False, got {in_short(requires_grad)}")
-        self.requires_grad = bool(requires_grad)
+        self.requires_grad = truth("requires_grad", requires_grad, TensorError)
 
     def clear_grad(self) -> None:
         """Forget the gradient."""

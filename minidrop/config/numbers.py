@@ -1,4 +1,4 @@
-"""Numbers that a caller gives: Python's or NumPy's, also as an array without axes."""
+"""Numbers and truths that a caller gives: Python's or NumPy's, also as an array without axes."""
 
 from __future__ import annotations
 
@@ -26,6 +26,16 @@ def real_number(what: str, value: Any, expected: str = "a number",
             if fits is None or fits(number):
                 return number
     raise error(f"{what}: expected {expected}, got {in_short(value)}")
+
+
+def truth(what: str, value: Any, error: type[MinidropError] = ConfigError) -> bool:
+    """Return True or False for these, 1 and 0; raises `error` for anything else: "no" would count as True."""
+    if value is True or value is False:
+        return value
+    found = value.item() if isinstance(value, np.ndarray | np.generic) and value.ndim == 0 else value
+    if isinstance(found, int) and found in (0, 1):
+        return bool(found)
+    raise error(f"{what}: expected True or False, got {in_short(value)}")
 
 
 def whole_number(what: str, value: Any, least: int | None = None,

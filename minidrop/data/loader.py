@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minidrop.config.numbers import whole_number
+from minidrop.config.numbers import truth, whole_number
 from minidrop.data.collate import Join, naming, said
 from minidrop.data.datasets import as_dataset
 from minidrop.data.iterable import IterableDataset, Stream, check_iterable
@@ -54,7 +54,8 @@ class DataLoader:
         self.dataset = dataset if isinstance(dataset, IterableDataset) else as_dataset(dataset)
         self.batch_size, self.seed = _whole("batch_size", batch_size, 1), _whole("seed", seed)
         self.workers, self.prefetch = _whole("workers", workers, 0), _whole("prefetch", prefetch, 1)
-        self.shuffle, self.drop_last = bool(shuffle), bool(drop_last)
+        self.shuffle = truth("DataLoader: shuffle", shuffle, DataError)
+        self.drop_last = truth("DataLoader: drop_last", drop_last, DataError)
         self._join = Join(self.seed, collate, augment)
         self._group = 1
         if isinstance(self.dataset, IterableDataset):

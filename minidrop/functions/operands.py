@@ -11,7 +11,7 @@ import numpy as np
 from minidrop.autograd import Tensor
 from minidrop.autograd.held import as_held
 from minidrop.backend import backend_of
-from minidrop.errors import BackendError, ShapeError, TensorError
+from minidrop.errors import BackendError, ShapeError, TensorError, in_short
 from minidrop.functions.checks import LISTS
 from minidrop.functions.dropout import expand
 
@@ -172,12 +172,19 @@ def chosen_axis(what: str, axis: Any, dim: Any, default: Any = None) -> Any:
     return dim
 
 
-def chosen_axes(what: str, axis: Along, keepdims: bool, dim: Along, keepdim: bool) -> tuple[Along, bool]:
-    """Return (axis, keepdims), of which each may have been given under PyTorch's name."""
+def chosen_axes(what: str, axis: Along, keepdims: bool, dim: Along = AXIS,
+                keepdim: bool = KEEPDIMS) -> tuple[Along, bool]:
+    """Return (axis, keepdims), of which each may have been given under PyTorch's name.
+
+    Raises TensorError for a keepdims that is neither True nor False.
+    """
     if dim is not AXIS:
         axis = chosen_axis(what, axis, dim)
     if keepdim is not KEEPDIMS:
         if keepdims:
             raise TensorError(f"{what}: keepdim and keepdims are one argument; keep one of them")
         keepdims = keepdim
-    return axis, keepdims
+    if not isinstance(keepdims, TRUTHS):        # sum(0, 1) means two axes
+        raise TensorError(f"{what}: keepdims: expected True or False, got {in_short(keepdims)}; several axes "
+                          f"are one argument, as in axis=(0, 1)")
+    return axis, bool(keepdims)

@@ -40,7 +40,7 @@ class _Reduction(Function):
     dtype: np.dtype
 
     def __init__(self, axes: tuple[int, ...], keepdims: bool):
-        self.axes, self.keepdims = axes, bool(keepdims)
+        self.axes, self.keepdims = axes, keepdims
 
     def kept_axes(self, y: np.ndarray) -> np.ndarray:
         """Return an array like y with the axes of x."""
@@ -59,7 +59,7 @@ class Sum(_Reduction):
     __slots__ = ("count",)
 
     def __init__(self, axes: tuple[int, ...], keepdims: bool, count: int | None = None):
-        self.axes, self.keepdims, self.count = axes, bool(keepdims), count
+        self.axes, self.keepdims, self.count = axes, keepdims, count
 
     def forward(self, backend: Backend, x: np.ndarray) -> np.ndarray:
         self.shape, self.dtype = x.shape, x.dtype
@@ -213,6 +213,7 @@ def _extreme(name, x, axis, keepdims, given, named):
         raise TensorError(f"{name}(x, axis=...) takes axis and keepdims, by name, and returns the entries "
                           f"alone; their places are arg{name}(x, axis=...), and the {name}imum of two "
                           f"tensors is {name}imum(a, b)")
+    axis, keepdims = chosen_axes(name, axis, keepdims)
     x = values_of(x)
     axes, _ = _some(x, axis, f"{name}imum")
     return Extreme(axes, keepdims, name == "max").apply(x)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidrop.config.numbers import truth
 from minidrop.data.binaryproto import Blob
 from minidrop.errors import MOST_MISTAKES, SnapshotError, nearest
 from minidrop.net.load_report import LoadReport, shown
@@ -46,7 +47,8 @@ class Loading:
                  vocabularies: Mapping[str, str] | None = None, ema: bool = False):
         self.net = net
         self.chosen: dict[str, Blob] = {}           # by the name of the parameter
-        self.ema = ema
+        self.ema = truth("ema", ema)
+        skip_mismatched = truth("skip_mismatched", skip_mismatched)
         self._targets, self._owners = net.parameters(), net.owners()
         self._first = {other: name for name, others in self._owners.items() for other in others}
         files = paths_of(paths)

@@ -13,6 +13,7 @@ import numpy as np
 from minidrop.backend import get_backend
 from minidrop.config import NetConfig, as_net_config, filter_state, load_net
 from minidrop.config import minidrop_pb2 as pb
+from minidrop.config.numbers import truth
 from minidrop.errors import ConfigError, DataError, ShapeError, in_short, nearest
 from minidrop.layers import Context, DataLayer
 from minidrop.net import parameters as values
@@ -168,11 +169,12 @@ class Net(Weights, Predicts, Lifetime):
 
     def run_masked_dense(self, masked: bool = True) -> None:
         """Compute every layer in full and multiply by explicit masks: the reference for the plan."""
-        self.mode = replace(self.mode, masked=bool(masked), fused=not masked)
+        masked = truth("run_masked_dense", masked)
+        self.mode = replace(self.mode, masked=masked, fused=not masked)
 
     def set_dropping(self, on: bool) -> None:
         """Turn the drop layers on or off in any phase; in a new net they act in phase TRAIN only."""
-        self.mode = replace(self.mode, dropping=bool(on))
+        self.mode = replace(self.mode, dropping=truth("set_dropping", on))
 
     def due_permutations(self, iteration: int) -> Iterator:
         """Yield (parameter, axis, order) for each permutation that `reshuffle_interval` asks for.

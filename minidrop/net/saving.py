@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from minidrop.config import NetParameter
+from minidrop.config.numbers import truth
 from minidrop.errors import SnapshotError
 from minidrop.net.conversion import convert_dropout
 from minidrop.net.definition import definition_of
@@ -25,6 +26,7 @@ def save(net: Net, path: str | os.PathLike, diffs: bool = False, format: str | N
     text = os.fspath(path)
     if format not in (None, *FORMATS):
         raise SnapshotError(f"format: expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, got {format!r}")
+    diffs = truth("diffs", diffs)
     chosen = format or next((one for one in FORMATS if text.endswith(one)), None)
     to_host = net.backend.to_host
     if chosen == SAFETENSORS:

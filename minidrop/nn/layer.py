@@ -11,7 +11,7 @@ import numpy as np
 from minidrop.autograd import Parameter, Tensor
 from minidrop.backend import backend_of
 from minidrop.config import LayerParameter, param_fields
-from minidrop.config.numbers import whole_number
+from minidrop.config.numbers import truth, whole_number
 from minidrop.config.spec import set_layer
 from minidrop.errors import ConfigError, MinidropError, ShapeError, nearest
 from minidrop.functions.torch_names import KEYWORDS
@@ -63,7 +63,7 @@ class Layer(Module):
             raise ConfigError(f"{type}: stateful=True, but it carries no states from call to call"
                               + " (bidirectional: a call holds whole sequences)"
                               * bool(settings.get("bidirectional")))
-        self.stateful = goes_on if stateful is None else bool(stateful)
+        self.stateful = goes_on if stateful is None else truth(f"{type}: stateful", stateful)
         has_none = kind.parameter_specs is LayerType.parameter_specs
         vars(self).update(_name=name, _own={} if has_none else None, _buffers=set(), _ties={}, _carried={})
         self._check(kind)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from minidrop.backend import get_backend
-from minidrop.config.numbers import whole_number
+from minidrop.config.numbers import truth, whole_number
 from minidrop.errors import ConfigError, SnapshotError, in_short
 from minidrop.net import Net
 from minidrop.net.costs import costs
@@ -203,10 +203,9 @@ class Module(Tree, State):
 
         Raises ConfigError for a mode that is neither True nor False.
         """
-        if not isinstance(mode, bool | int):
-            raise ConfigError(f"{self.describe()}: train takes True or False, got {in_short(mode)}")
+        mode = truth(f"{self.describe()}: train", mode)
         for module in self.modules():
-            vars(module)["training"] = bool(mode)
+            vars(module)["training"] = mode
         return self
 
     def eval(self: Own) -> Own:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidrop.config.numbers import real_number
+from minidrop.config.numbers import real_number, truth
 from minidrop.data.binaryproto import MOST_AXES
 from minidrop.errors import ConfigError, ShapeError
 from minidrop.nn.layer import Layer
@@ -154,6 +154,7 @@ class BatchNorm(Module):
         momentum = real_number("BatchNorm: momentum", momentum, "a number in [0, 1], what the newest batch "
                                "weighs", lambda number: 0 <= number <= 1)
         self.norm = Layer("BatchNorm", inputs=[(1, channels)], eps=eps, moving_average_fraction=1 - momentum)
+        affine = truth("BatchNorm: affine", affine)
         if affine:
             self.scale = Layer("Scale", inputs=[(1, channels)], bias_term=True)
         self.channels, self.affine = channels, affine

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from minidrop.config.numbers import truth
 from minidrop.errors import ConfigError, ShapeError
 from minidrop.nn.layer import Layer
 from minidrop.nn.module import Module
@@ -48,6 +49,7 @@ class Recurrent(Layer):
         if self.trace.checked(x).ndim != 3 or x.shape[2] != self.input_size:
             raise ShapeError(f"{self.describe()}: expected x (steps, streams, {self.input_size}), got "
                              f"{x.shape}")
+        return_state = truth(f"{self.describe()}: return_state", return_state)
         if self.stateful and (state is not None or return_state):
             given = "return_state" if state is None else "state"
             raise ConfigError(f"{self.describe()}: stateful=True carries the states on by itself, so it "

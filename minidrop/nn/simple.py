@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from minidrop.config.numbers import truth
 from minidrop.errors import ConfigError, in_short
 from minidrop.nn.layer import Layer
 from minidrop.nn.module import Module
@@ -102,8 +103,8 @@ class _Pool2d(Layer):
         steps = kernel_size if stride is None else stride
         settings = (_sides("kernel", "kernel_size", kernel_size) | _sides("stride", "stride", steps)
                     | _sides("pad", "padding", padding))
-        super().__init__("Pooling", pool=self.method, round_mode="CEIL" if ceil_mode else "FLOOR", name=name,
-                         **settings)
+        rounded = "CEIL" if truth(f"{type(self).__name__}: ceil_mode", ceil_mode) else "FLOOR"
+        super().__init__("Pooling", pool=self.method, round_mode=rounded, name=name, **settings)
 
 
 class MaxPool2d(_Pool2d):

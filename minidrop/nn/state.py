@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.autograd import Parameter
-from minidrop.config.numbers import whole_number
+from minidrop.config.numbers import truth, whole_number
 from minidrop.errors import SnapshotError, nearest
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class State:
         that is no finite number of the module's dtype. Nothing is changed then.
         """
         _check_mapping(self, state)
+        strict = truth(f"{self.describe()}: strict", strict)
         known = {name: parameter for name, parameter, _ in self._named_arrays()}
         missing = [name for name in known if name not in state]
         unknown = [name for name in state if name not in known]

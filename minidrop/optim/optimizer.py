@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minidrop.autograd import Parameter
-from minidrop.config.numbers import real_number
+from minidrop.config.numbers import real_number, truth
 from minidrop.errors import ConfigError, SnapshotError, in_short, nearest
 from minidrop.optim.clipping import require_finite, total_norm
 from minidrop.solver.named import Parameters, check_unmoved, checked_state, named_parameters
@@ -28,12 +28,8 @@ class ParamGroup(RuleUpdate):
 
     def __init__(self, rule_of: Callable[[Mapping[str, Any]], UpdateRule],
                  parameters: Mapping[str, Parameter], options: Mapping[str, Any]):
-        for name in ("l1", "nesterov"):
-            chosen = options.get(name, False)
-            if not isinstance(chosen, bool | int | np.bool_) or chosen not in (0, 1):
-                raise ConfigError(f"{name}: expected True or False, got {in_short(chosen)}")
-        l1 = options.get("l1", False)
-        super().__init__(rule_of(options), next(iter(parameters.values())).backend, parameters, l1=bool(l1))
+        l1, _ = (truth(name, options.get(name, False)) for name in ("l1", "nesterov"))
+        super().__init__(rule_of(options), next(iter(parameters.values())).backend, parameters, l1=l1)
         self._options = dict(options)
         self._rule_of = rule_of
         self.iteration = 0

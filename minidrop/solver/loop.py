@@ -14,7 +14,7 @@ from typing import Any
 from minidrop.autograd import Parameter, Tensor
 from minidrop.backend import Backend
 from minidrop.config import load_solver
-from minidrop.config.numbers import whole_number
+from minidrop.config.numbers import truth, whole_number
 from minidrop.errors import ConfigError, fits_into_memory
 from minidrop.net import Net
 from minidrop.net.conversion import dropout_kind
@@ -93,9 +93,9 @@ class Solver(Saving):
         dropout = dropout and dropout_kind(dropout)
         mistakes: list[ConfigError] = []
         train, tests = prepared_nets(self.config, overrides, precision, dropout, level, stages, mistakes)
-        if batch_per_rank and train is not None:
+        if truth("batch_per_rank", batch_per_rank) and train is not None:
             train = grown_batches(train, self.ranks.size)
-        if scale_lr:
+        if truth("scale_lr", scale_lr):
             self.config = grown_rates(self.config, self.ranks.size)
         self.settings = self.config.message
         self.choices = train, tests
@@ -119,7 +119,7 @@ class Solver(Saving):
         self.build(seed if seed >= 0 else int(self.ranks.of_root(str(secrets.randbits(31)))), mistakes)
         warn_of_best(self.config, self.test_nets)
         self.early_stopping = self.source.early_stopping(self.settings)
-        if initial_weights:
+        if truth("initial_weights", initial_weights):
             self.load_initial_weights(skip_mismatched)
         self.source.begin(self)
 

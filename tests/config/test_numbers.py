@@ -1,4 +1,4 @@
-"""Numbers that a caller gives, and where they are asked for."""
+"""Numbers and truths that a caller gives, and where they are asked for."""
 
 import re
 
@@ -8,7 +8,7 @@ from cases import in_turn
 
 import minidrop as md
 from minidrop import nn, optim
-from minidrop.config.numbers import real_number, whole_number
+from minidrop.config.numbers import real_number, truth, whole_number
 from minidrop.errors import in_short
 
 
@@ -36,6 +36,17 @@ def test_what_is_no_real_number(other):
         real_number("x", other, "a share", error=md.DataError)
 
 
+@in_turn("yes", [True, 1, np.True_, np.int8(1), np.array(True)])
+def test_truths(yes):
+    assert truth("x", yes) is True and truth("x", yes ^ 1) is False
+
+
+@in_turn("other", ["no", "False", None, 2, -1, 1.0, [], [True], np.array([True]), np.float32(1)])
+def test_what_is_no_truth(other):
+    with pytest.raises(md.DataError, match=re.escape(f"x: expected True or False, got {in_short(other)}")):
+        truth("x", other, md.DataError)
+
+
 PARAMETERS = nn.Linear(2, 1).parameters()
 REFUSED = {
     "lr: expected a number >= 0, got '0.1'": lambda: optim.SGD(PARAMETERS, lr="0.1"),
@@ -59,6 +70,25 @@ REFUSED = {
     "the state of the net: 'level' takes an integer (32-bit), got 2147483648":
         lambda: md.Net.from_file("net.prototxt", level=2**31),
     "the state of the net: 'stage' takes text": lambda: md.Net.from_file("net.prototxt", stages=[3]),
+    "DataLoader: shuffle: expected True or False, got 'no'": lambda: md.data.DataLoader([(1,)], 1, "no"),
+    "DataLoader: drop_last: expected True": lambda: md.data.DataLoader([(1,)], 1, drop_last="no"),
+    "requires_grad: expected True or False, got 'no'": lambda: md.tensor([1.0], requires_grad="no"),
+    "sum: keepdims: expected True or False, got 1; several axes are one argument, as in axis=(0, 1)":
+        lambda: md.tensor([[1.0]]).sum(0, 1),
+    "max: keepdims: expected True or False": lambda: md.functions.max(md.tensor([1.0]), keepdims="no"),
+    "LSTM: stateful: expected True or False, got 'no'": lambda: nn.LSTM(2, 3, stateful="no"),
+    "LSTM: return_state: expected True or False":
+        lambda: nn.LSTM(2, 3)(np.ones((1, 1, 2)), return_state="no"),
+    "BatchNorm: affine: expected True or False": lambda: nn.BatchNorm(3, affine="no"),
+    "MaxPool2d: ceil_mode: expected True or False": lambda: nn.MaxPool2d(2, ceil_mode="no"),
+    "Linear: strict: expected True or False": lambda: nn.Linear(2, 1).load_state_dict({}, strict="no"),
+    "skip_mismatched: expected True or False":
+        lambda: md.Net.from_file("net.prototxt").load_weights("w.h5", skip_mismatched="no"),
+    "ema: expected True or False": lambda: md.Net.from_file("net.prototxt").load_weights("w.h5", ema="no"),
+    "diffs: expected True or False": lambda: md.Net.from_file("net.prototxt").save("w.h5", diffs="no"),
+    "set_dropping: expected True or False": lambda: md.Net.from_file("net.prototxt").set_dropping("no"),
+    "run_masked_dense: expected True or False":
+        lambda: md.Net.from_file("net.prototxt").run_masked_dense("no"),
 }
 
 

@@ -22,7 +22,7 @@ REFUSED = {
     "lrn: beta: expected a number, got str": lambda: F.lrn(IMAGES, 3, 1.0, "a"),
     "layer_norm: eps: expected a number, got list": lambda: F.layer_norm(X, eps=[1]),
     "relu: negative_slope: expected a number, got ndarray": lambda: F.relu(X, np.ones(2)),
-    "sum: keepdims: expected True or False, got ndarray": lambda: F.sum(X, 1, np.ones(2)),
+    "sum: keepdims: expected True or False, got an array": lambda: F.sum(X, 1, np.ones(2)),
     "einsum: equation: expected a text, got 3": lambda: F.einsum(3, X),
     "max_pooling: window: expected Window, got 2": lambda: F.max_pooling(IMAGES, 2),
     "tile: x: expected a Tensor (md.tensor makes one), got 3": lambda: F.tile(3, 2, 1),
@@ -48,7 +48,7 @@ REFUSED = {
     "cannot hold a number of 5001 digits": lambda: X + 10**5000,
     "std: correction: expected a number, got str": lambda: X.std(correction="x"),
     "chunk: chunks: expected a whole number, got list": lambda: X.chunk([1]),
-    "amax: keepdim: expected True or False": lambda: X.amax(1, keepdim=np.ones(2)),
+    "amax: keepdims: expected True or False": lambda: X.amax(1, keepdim=np.ones(2)),
     "log: scale: expected a number, got None": lambda: X.log(scale=None),
     "contrastive_loss: margin: expected a number, got an array of shape (2,)":
         lambda: F.contrastive_loss(X, X, LABELS, np.ones(2)),
@@ -56,7 +56,7 @@ REFUSED = {
         lambda: F.attention(*[X[None]] * 3, scale=X),
     "unknown dtype '\\udcff'": lambda: X.astype("\udcff"),
     "HiddenDrop: cannot take units = 3": lambda: F.HiddenDrop(3),
-    "requires_grad is True or False, got an array of shape (2,)": lambda: X.require_grad(np.ones(2)),
+    "requires_grad: expected True or False, got an array of shape (2,)": lambda: X.require_grad(np.ones(2)),
     "crop: cannot take x = Tensor of shape (4, 6), axis = 0, offsets = [], lengths = [2] (ValueErr":
         lambda: F.crop(X, 0, [], [2]),
     "accuracy: top_k: expected a whole number, got str": lambda: F.accuracy(X, [0, 1, 2, 3], "1"),

@@ -398,7 +398,7 @@ MISTAKES = {
         lambda: nn.Linear(4, np.ones((3, 3))),
     "reduction should be 'mean' or 'sum', got an array of shape (2,)": lambda: nn.MSELoss(np.ones(2)),
     "lists and dicts are nested too deeply": lambda: nn.ReLU()(DEEP),
-    "train takes True or False, got an array of shape (2,)": lambda: nn.ReLU().train(np.ones(2)),
+    "train: expected True or False, got an array of shape (2,)": lambda: nn.ReLU().train(np.ones(2)),
     "unknown device list: expected auto, cpu or cuda:N": lambda: nn.ReLU().to(DEEP),
     "Layer: inputs: expected a list or None, got 3": lambda: nn.Layer("ReLU", inputs=3),
     "GELU: name: expected a text or None, got ndarray": lambda: nn.GELU(name=np.ones(3)),
@@ -408,7 +408,7 @@ MISTAKES = {
     "concat: xs: expected a list, got 3": lambda: nn.concat(3),
     "Linear: cannot take in_features = 3, out_features = 4, settings = {'axis': 1} (TypeError: ":
         lambda: nn.Linear(3, 4, axis=1),
-    "AvgPool2d: ceil_mode: expected True or False, got ndarray":
+    "AvgPool2d: ceil_mode: expected True or False, got an array":
         lambda: nn.AvgPool2d(2, ceil_mode=np.ones(2)),
     "layer 'b' is to share its weight with another by `param { name }`; call the module's method `tie`":
         lambda: nn.Sequential(a=nn.Linear(8, 8, bias=False, param={"name": "w"}), b=nn.Linear(
