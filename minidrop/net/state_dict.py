@@ -46,8 +46,8 @@ def to_torch_state_dict(net: Net, mapping: Mapped | None = None) -> dict[str, np
     Each layer stands for the module that computes the same: InnerProduct Linear, Convolution Conv2d (Conv1d,
     Conv3d), Deconvolution ConvTranspose2d, BatchNorm with the Scale behind it BatchNorm2d, Embed Embedding
     (its bias added to each row), LSTM, GRU, RNN (without output_product), LayerNorm, RMSNorm, PReLU, a
-    learned Position an Embedding. To load them into a module: module.load_state_dict({key:
-    torch.from_numpy(array) for ...}).
+    learned Position an Embedding. A module that is called several times adds its keys once, under the name of
+    its first call. To load them: module.load_state_dict({key: torch.from_numpy(array) for ...}).
 
     mapping: {layer: name of its module}, by default the layer's; of both layers of an nn.BatchNorm its own;
     (name, number) for layer `number` of an LSTM, GRU or RNN of several; None leaves a layer out. Raises
@@ -102,6 +102,8 @@ def _written(net, mapping) -> Iterator[tuple[_Part, dict[str, np.ndarray]]]:
         if scale is not None:
             scales.add(scale.name)
             names |= {own: f"{scale.name}/{own}" for own in net.params[scale.name]}
+        if node.name not in mapping and _is_further_use(net, node.name):
+            continue
         module = mapping.get(node.name, _module_of(node.name, scale and scale.name))
         if module is None:
             continue
@@ -121,6 +123,14 @@ def _written(net, mapping) -> Iterator[tuple[_Part, dict[str, np.ndarray]]]:
     if wrong:
         raise ConfigError.of(wrong)
     yield from found
+
+
+def _is_further_use(net, name):
+    """Whether a layer is another call of a module: NAME_2, all of whose parameters are those of NAME."""
+    first, _, number = name.rpartition("_")
+    own, others = net.params[name], net.params.get(first, {})
+    return number.isdecimal() and own.keys() == others.keys() and all(
+        own[end] is others[end] for end in own)
 
 
 def _module_of(name, scale):

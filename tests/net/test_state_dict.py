@@ -254,6 +254,35 @@ def test_modules_of_the_same_names_need_no_mapping():
     np.testing.assert_allclose(ours(x).numpy(), theirs(torch.from_numpy(x)).detach().numpy(), atol=1e-5)
 
 
+class Twins(md.nn.Module):
+    """One module that is called twice, as in siamese nets."""
+
+    def __init__(self):
+        self.body = md.nn.Sequential(md.nn.Linear(3, 5), md.nn.BatchNorm(5), md.nn.ReLU(), md.nn.Linear(5, 2))
+
+    def forward(self, a, b):
+        return self.body(a) - self.body(b)
+
+
+def test_a_module_that_is_called_twice_has_its_keys_once():
+    torch = pytest.importorskip("torch")
+    ours, x, y = Twins().set_seed(0), numbers(4, 3).astype("f4"), numbers(4, 3, seed=1).astype("f4")
+    ours(x, y)                                  # statistics
+    body = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.BatchNorm1d(5), torch.nn.ReLU(),
+                               torch.nn.Linear(5, 2)).eval()
+    theirs = torch.nn.ModuleDict({"body": body})
+    net = ours.eval().net_for(x, y)
+    theirs.load_state_dict({key: torch.from_numpy(array) for key, array in
+                            md.to_torch_state_dict(net).items()})
+    expected = (body(torch.from_numpy(x)) - body(torch.from_numpy(y))).detach().numpy()
+    np.testing.assert_allclose(ours(x, y).numpy(), expected, atol=1e-5)
+    body[0].weight.data.mul_(2)
+    md.from_torch_state_dict(net, theirs.state_dict())
+    np.testing.assert_array_equal(ours.body[0].weight.numpy(), body[0].weight.detach().numpy())
+    # Who names the second one gets it.
+    assert "again.weight" in md.to_torch_state_dict(net, {"body.0_2": "again"})
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("memory", [None, 6])
 def test_attention_whose_products_are_one_array(bias, memory):
