@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
+import inspect
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,14 +34,55 @@ def is_recording() -> bool:
     return _state.recording
 
 
-@contextmanager
-def no_grad() -> Iterator:
-    """Within this context nothing is remembered for a backward pass, in this thread."""
-    before, _state.recording = _state.recording, False
-    try:
-        yield
-    finally:
-        _state.recording = before
+class no_grad:
+    """Within this context nothing is remembered for a backward pass, in this thread.
+
+    As a decorator, `@no_grad()` or `@no_grad`, it holds in each call of a function, and in a generator
+    wherever that runs.
+    """
+
+    def __new__(cls, function: Callable | None = None) -> Any:
+        return super().__new__(cls) if function is None else cls()(function)
+
+    def __init__(self) -> None:
+        self._before: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._before.append(_state.recording)
+        _state.recording = False
+
+    def __exit__(self, *error: object) -> None:
+        _state.recording = self._before.pop()
+
+    def __call__(self, function: Callable) -> Any:
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with no_grad():
+                return function(*args, **kwargs)
+
+        @functools.wraps(function)
+        def steps(*args: Any, **kwargs: Any) -> Any:
+            return (yield from _without_grad(function(*args, **kwargs)))
+
+        return steps if inspect.isgeneratorfunction(function) else run
+
+
+def _without_grad(running):
+    """Yield what a generator yields, each step of which runs under no_grad."""
+    step = functools.partial(next, running)
+    while True:
+        with no_grad():
+            try:
+                found = step()
+            except StopIteration as end:
+                return end.value
+        try:
+            step = functools.partial(running.send, (yield found))
+        except GeneratorExit:
+            running.close()
+            raise
+        except BaseException as error:
+            step = functools.partial(running.throw, error)
 
 
 class Watch:

@@ -100,6 +100,45 @@ def test_nothing_is_remembered_where_nobody_wants_a_gradient():
     assert Double().apply(Tensor(np.ones(2), requires_grad=True)).creator is not None
 
 
+class Doubler:
+    """Methods under no_grad, and what they see of it."""
+
+    @no_grad()
+    def once(self, x):
+        return Double().apply(x)
+
+    @no_grad
+    def bare(self, x):
+        return Double().apply(x)
+
+    @no_grad()
+    def steps(self, x):
+        """Steps."""
+        for _ in range(2):
+            try:
+                x = x + (yield Double().apply(x))
+            except KeyError:
+                x = x * 10
+        return x
+
+
+def test_no_grad_decorates_functions_and_generators():
+    x, own = Tensor(np.ones(2), requires_grad=True), Doubler()
+    for y in (own.once(x), own.bare(x)):
+        assert not y.requires_grad and y.data.tolist() == [2, 2]
+    steps = own.steps(x)
+    assert Doubler.steps.__doc__ == "Steps." and not next(steps).requires_grad
+    assert Double().apply(x).requires_grad                  # between two steps of the generator
+    assert steps.send(Tensor(np.ones(2))).data.tolist() == [4, 4]
+    with pytest.raises(StopIteration) as end:
+        steps.throw(KeyError())
+    assert end.value.value.data.tolist() == [20, 20] and not end.value.value.requires_grad
+    left = own.steps(x)
+    next(left)
+    left.close()
+    assert Double().apply(x).requires_grad
+
+
 def test_no_grad_ends_with_an_error_too():
     with pytest.raises(KeyError), no_grad():
         raise KeyError
