@@ -1,5 +1,6 @@
 """Function: one differentiable operation. What all of them have in common is in `apply`."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from minidrop.autograd import graph
 from minidrop.autograd.tensor import Tensor
-from minidrop.errors import KeptError
+from minidrop.errors import KeptError, kind_of
 from minidrop.kept import Kept, KeptByGroup
 
 Place: TypeAlias = tuple[Kept | KeptByGroup | None, int]      # a kept set, and the axis that it is on
@@ -25,12 +26,12 @@ class Function:
       "native"  the function itself reads `input_kept` and sets `output_kept` = (kept, axis), or a list with
                 one for each output;
       "dense"   the function cannot work on compact data: a compact input raises KeptError.
-    An instance is used once. It stores values in the slots of its class; a class without `__slots__` may
-    store anything.
+    An instance stores values in the slots of its class; a class without `__slots__` may store anything. One
+    that computes for the second time leaves it to another, as it was made itself.
     """
 
     __slots__ = ("inputs", "outputs_count", "returns_tuple", "rank", "age", "input_kept", "output_kept",
-                 "_watched")
+                 "_watched", "_made")
 
     kept_rule = "dense"
     inputs: Any         # the input Tensors, until backward has run
@@ -42,9 +43,12 @@ class Function:
     age: int
     _saved: tuple[str, ...] = ("input_kept", "output_kept")
     _watched: Callable[..., Any] | None
+    _made: "Function"   # as it was before it computed
+    _is_own = True      # whether it is minidrop's, which makes one for each call
 
     def __init_subclass__(cls, **more: Any):
         super().__init_subclass__(**more)
+        cls._is_own = cls.__module__.partition(".")[0] == "minidrop"
         cls._saved = (*cls._saved, *cls.__dict__.get("__slots__", ()))
 
     def forward(self, backend: Any, *arrays: Any) -> Any:
@@ -68,6 +72,8 @@ class Function:
 
     def apply(self, *inputs: Tensor | np.ndarray) -> Any:
         """Compute the output Tensor, or a tuple of them. Other inputs become Tensors on the same device."""
+        if not getattr(self, "_is_own", False):
+            self = _unused(self)
         backend, wanted, compact, plain = None, False, False, False
         for x in inputs:
             if not isinstance(x, Tensor):
@@ -141,6 +147,17 @@ class Function:
             if hasattr(self, name):
                 delattr(self, name)
         getattr(self, "__dict__", {}).clear()
+
+
+def _unused(function):
+    """Return a Function that has computed nothing: this one, or a copy of it as it was made."""
+    if not isinstance(function, Function):
+        raise TypeError(f"a Function is an object for each call, so write MyFunction().apply(x), not "
+                        f"MyFunction.apply(x); got {kind_of(function)} in its place")
+    if hasattr(function, "_made"):
+        return copy.copy(function._made)
+    function._made = copy.copy(function)
+    return function
 
 
 def _on(backend, tensor):

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidrop.errors import GraphError, MinidropError, ShapeError
+from minidrop.autograd.block import Block, Blocks
+from minidrop.errors import GraphError, MinidropError, ShapeError, kind_of
 
 if TYPE_CHECKING:
     from minidrop.autograd.function import Function
@@ -133,7 +134,7 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
         inputs = function.inputs
         if inputs is None:
             raise GraphError(f"{type(function).__name__}: backward has already run through this graph; run "
-                             f"forward again")
+                             f"forward again, or add the losses and run backward once")
         wanted = tuple(tensor.requires_grad for tensor in inputs)
         for tensor in inputs:
             if tensor.changed > function.age:
@@ -142,11 +143,16 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
         results = function.run_backward(inputs[0].backend, gy, wanted)
         function.release()
         results = results if isinstance(results, tuple) else (results,)
+        if len(results) != len(inputs):
+            raise GraphError(f"{type(function).__name__}: backward returned {len(results)} gradients for "
+                             f"{len(inputs)} inputs; a tuple has one for each, None where there is none")
         others = list(gradients)
         for tensor, want, gradient in zip(inputs, wanted, results, strict=True):
             if want and gradient is not None:
-                if getattr(gradient, "shape", tensor.data.shape) != tensor.data.shape:      # a Block has none
-                    _check_shape(function, tensor, gradient)
+                data = tensor.data
+                if type(gradient) is not type(data) or gradient.shape != data.shape or (
+                        gradient.dtype is not data.dtype):
+                    _check_gradient(function, tensor, gradient)
                 deliver(tensor, gradient, others)
                 others.append(gradient)
         return inputs
@@ -178,9 +184,21 @@ def backward(seeds: list[tuple[Tensor, np.ndarray]],
             watch.complete(leaf)
 
 
-def _check_shape(function, tensor, gradient):
-    """Raise ShapeError for a gradient of another shape than its input; of a Parameter it may be a matrix."""
+def _check_gradient(function, tensor, gradient):
+    """Raise GraphError for a gradient that is no array of real numbers, ShapeError for one of another shape.
+
+    The array of a Parameter's may be a matrix.
+    """
+    if isinstance(gradient, Block | Blocks):
+        return
+    dtype = getattr(gradient, "dtype", None)
+    if getattr(dtype, "kind", "") not in ("f", "i", "u", "b") or hasattr(type(gradient), "creator"):
+        of = "" if dtype is None else f" of {dtype}"
+        raise GraphError(f"{type(function).__name__}: backward returns arrays of real numbers, a tuple of "
+                         f"them for several inputs, got {kind_of(gradient)}{of}")
     data, is_parameter = tensor.data, hasattr(tensor, "blocks")
+    if gradient.shape == data.shape:
+        return
     if not is_parameter or gradient.shape[:1] != data.shape[:1] or gradient.size != data.size:
         raise ShapeError(f"{type(function).__name__}: backward returned a gradient of shape {gradient.shape} "
                          f"for an input of shape {data.shape}; they must be equal")

@@ -1,9 +1,12 @@
 """Function.apply: what is common to all functions, above all the rules for kept sets."""
 
+import re
+
 import numpy as np
 import pytest
+from cases import in_turn
 
-from minidrop import Function, Kept, ShapeError, Tensor, functions, no_grad
+from minidrop import Function, GraphError, Kept, Parameter, ShapeError, Tensor, functions, nn, no_grad
 from minidrop.backend import Backend
 
 KEPT, OTHER = Kept(0, 2, 1, 6), Kept(1, 2, 1, 6)
@@ -236,3 +239,78 @@ def test_watches_of_backward_add_up():
     y.creator.watch_backward(watch("outer"))
     y.backward(np.ones(3))
     assert seen == ["outer", "inner"]
+
+
+class Power(Function):
+    """y = x ** number, of which backward reads what forward has stored."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def forward(self, backend, x):
+        self.x = x
+        return x ** self.number
+
+    def backward(self, backend, gy, wanted):
+        return gy * self.number * self.x ** (self.number - 1)
+
+
+class Square(Function):
+    __slots__ = ("x",)
+
+    def forward(self, backend, x):
+        self.x = x
+        return x * x
+
+    def backward(self, backend, gy, wanted):
+        return 2 * self.x * gy
+
+
+@in_turn("make", [lambda: Power(2), Square])
+def test_one_object_computes_several_times(make):
+    square, leaves = make(), [Tensor(np.array([value]), requires_grad=True) for value in (1.0, 5.0, 3.0)]
+    first, second = square.apply(leaves[0]), square.apply(leaves[1])
+    (first + second).backward()
+    square.apply(square.apply(leaves[2])).backward()        # x ** 4
+    assert [leaf.grad.tolist() for leaf in leaves] == [[2], [10], [108]]
+    x = Tensor(np.array([2.0]), requires_grad=True)
+    twice = nn.Sequential(nn.Lambda(square.apply), nn.Lambda(square.apply))     # one object in two layers
+    twice.to(dtype="float64")(x).backward()
+    assert x.grad.tolist() == [32]
+
+
+@in_turn("returned, error, words", [
+    (lambda gy: gy, GraphError, "Mine: backward returned 1 gradients for 2 inputs; a tuple has one for each"),
+    (lambda gy: (gy, gy, gy), GraphError, "Mine: backward returned 3 gradients for 2 inputs"),
+    (lambda gy: (2.0, gy), GraphError, "Mine: backward returns arrays of real numbers, a tuple of them for "
+                                       "several inputs, got float"),
+    (lambda gy: ([gy], gy), GraphError, "several inputs, got list"),
+    (lambda gy: (Tensor(gy), None), GraphError, "several inputs, got Tensor of float64"),
+    (lambda gy: (gy * 1j, gy), GraphError, "several inputs, got ndarray of complex128"),
+    (lambda gy: (gy, gy[:1]), ShapeError, "a gradient of shape (1,) for an input of shape (2,)"),
+])
+def test_what_backward_may_return(returned, error, words):
+    class Mine(Double):
+        def backward(self, backend, gy, wanted):
+            return returned(gy)
+
+    x, y = (Tensor(np.ones(2), requires_grad=True) for _ in range(2))
+    with pytest.raises(error, match="^.*" + re.escape(words)):
+        Mine().apply(x, y).sum().backward()
+    with pytest.raises(error, match="^.*" + re.escape(words)):
+        Mine().apply(Parameter(np.ones(2)), y).sum().backward()
+
+
+def test_who_writes_a_function_as_for_pytorch_is_told_what_to_write():
+    class Theirs(Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x
+
+    with pytest.raises(TypeError, match=r"^a Function is an object for each call, so write MyFunction\(\)"):
+        Double.apply(Tensor(np.ones(2)))
+    with pytest.raises(AttributeError, match="'save_for_backward'; a Function keeps what backward needs on "):
+        Theirs().apply(Tensor(np.ones(2)))
+    with pytest.raises(AttributeError, match="^NumpyBackend has no attribute 'zzz'$"):
+        _ = Tensor(np.ones(2)).backend.zzz

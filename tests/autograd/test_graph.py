@@ -71,7 +71,7 @@ def test_second_backward():
     y = functions.power(leaf(1.0), 2.0)
     y.backward()
     with pytest.raises(GraphError, match="^Power: backward has already run through this graph; run forward "
-                       "again$"):
+                       "again, or add the losses and run backward once$"):
         y.backward()
     assert issubclass(GraphError, MinidropError) and issubclass(GraphError, RuntimeError)      # as PyTorch's
 

@@ -7,6 +7,7 @@ say what it is written on.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,11 @@ from minidrop.backend.generic.pooling import Pooling
 from minidrop.backend.generic.update import Updates
 
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
+_OF_CTX = {     # what PyTorch's functions keep on a ctx, which stands where a Function is given its Backend
+    "save_for_backward": "a Function keeps what backward needs on itself, as self.x = x",
+    "saved_tensors": "a Function keeps what backward needs on itself, as self.x",
+    "needs_input_grad": "backward(self, backend, gy, wanted) is told which are wanted",
+}
 
 
 class Backend(KeptSets, Convolutions, Pooling, Attention, Neural, Normalization, Updates):
@@ -35,6 +41,11 @@ class Backend(KeptSets, Convolutions, Pooling, Attention, Neural, Normalization,
     captures = False        # whether `capture` is supported
     capturing = False       # True while work is captured, or done as if it were: the host reads no values
     trouble = None          # while capturing: an array of one int32, nonzero once something went wrong
+
+    if not TYPE_CHECKING:       # or every name would be one of a Backend's
+        def __getattr__(self, name):
+            instead = f"; {_OF_CTX[name]}" if name in _OF_CTX else ""
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{instead}")
 
     def __deepcopy__(self, memo: dict) -> "Backend":
         """Return itself: copies of what lies on a device lie on that device."""
