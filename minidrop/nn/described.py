@@ -207,6 +207,7 @@ _LAYERS: dict[str, Callable[..., Any]] = {
     "sigmoid": lambda x: _layer("Sigmoid", x), "tanh": lambda x: _layer("TanH", x), "gelu": _gelu,
     "elu": lambda x, alpha=1.0: _layer("ELU", x, alpha=alpha), "bnll": lambda x: _layer("BNLL", x),
     "swish": lambda x, beta=1.0: _layer("Swish", x, beta=beta), "absval": lambda x: _layer("AbsVal", x),
+    "exp": lambda x: _layer("Exp", x), "log": lambda x: _layer("Log", x),
     "softmax": _softmax, "clamp": _clamp, "clip": lambda x, low=None, high=None: _clamp(x, low, high),
     "concat": lambda xs, axis=1: _joined(xs, axis), "cat": lambda xs, axis=0: _joined(xs, axis),
     "flatten": _flatten, "reshape": _reshape, "permute": _permute, "transpose": _exchanged,

@@ -30,8 +30,8 @@ REMEDY = ("a traced forward only describes the net, so it has no values yet: use
 
 
 # Methods of a Tensor that Symbols have, and of them those with the arguments of the function of that name.
-ALIKE = ("cumsum", "exp", "log", "log_softmax", "logsumexp", "mean", "norm", "relu", "sigmoid", "softmax",
-         "sqrt", "square", "sum", "tanh")
+ALIKE = ("abs", "cumsum", "exp", "log", "log_softmax", "logsumexp", "mean", "norm", "relu", "sigmoid",
+         "softmax", "sqrt", "square", "sum", "tanh")
 METHODS = {name for name in functions.__all__ if hasattr(Tensor, name)} | {
     "argmin", "add", "sub", "mul", "div", "neg", "mm", "bmm", "any", "all"}
 

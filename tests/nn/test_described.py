@@ -53,7 +53,10 @@ CALLS = {
     "multiply": (lambda x, y: F.multiply(x, y), ["Eltwise"]),
     "negative": (lambda x, y: F.negative(x), ["Power"]),
     "pow": (lambda x, y: F.pow(F.abs(x), 3), ["AbsVal", "Power"]),
-    "exp": (lambda x, y: F.exp(x), ["Lambda"]),
+    "exp": (lambda x, y: F.exp(x), ["Exp"]),
+    "exp to a base": (lambda x, y: F.exp(x, 2.0), ["Lambda"]),
+    "x.exp()": (lambda x, y: x.exp(), ["Exp"]),
+    "x.abs().log()": (lambda x, y: x.abs().log(), ["AbsVal", "Log"]),
     "sqrt": (lambda x, y: x.square().sqrt(), ["Lambda", "Lambda"]),
     "max": (lambda x, y: x.max(axis=1), ["Lambda"]),
     "log_softmax": (lambda x, y: F.log_softmax(x, -1), ["Lambda"]),
@@ -259,3 +262,19 @@ def test_wrong_arguments_are_said_as_with_tensors():
         assert all(messages)
     with pytest.raises(TypeError, match="unexpected|too many|missing"):
         Of(lambda x, y: F.relu(x, slope=1)).to("cpu")(X, Y)
+
+
+def test_a_distance_of_two_calls_can_be_exported(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+
+    class Twins(nn.Module):
+        def __init__(self):
+            self.body = nn.Linear(3, 4)
+
+        def forward(self, a, b):
+            return (self.body(a) - self.body(b)).abs().sum(1).exp()
+
+    net, a, b = Twins().to("cpu").eval(), X[0, :, :3].astype("f"), Y[0, :, :3].astype("f")
+    md.export_onnx(net.net_for(a, b), tmp_path / "twins.onnx")
+    got, = onnxruntime.InferenceSession(tmp_path / "twins.onnx").run(None, {"a": a, "b": b})
+    np.testing.assert_allclose(got, net(a, b).numpy(), rtol=1e-5)
