@@ -98,11 +98,18 @@ def of_one_dtype(x: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
     return tuple([None if one is None else astype(one, dtype) for one in (x, *others)])
 
 
-def to(x: Tensor, target: Any) -> Tensor:
-    """Return x on another device ("cpu", "cuda:N", or that of a tensor), or in another dtype.
+def to(x: Tensor, target: Any = None, dtype: Any = None, *, device: Any = None) -> Tensor:
+    """Return x on another device ("cpu", "cuda:N", or that of a tensor), in another dtype, or both.
 
-    x itself where there is nothing to do. The gradient passes.
+    target: either of them; both are also taken by name. x itself where there is nothing to do. The gradient
+    passes.
     """
+    if dtype is not None:
+        x = astype(x, dtype)
+    if device is not None:
+        x = to(x, device)
+    if target is None:
+        return x
     if isinstance(target, Tensor):
         return to(astype(x, target.dtype), target.backend)
     if isinstance(target, str) and not target.startswith(("cpu", "cuda", "auto")) or isinstance(

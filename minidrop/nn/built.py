@@ -216,7 +216,11 @@ def as_tensor(value: Any, backend: Backend, dtype: str, where: str) -> Tensor:
 def names_of(module: Module, args: tuple, kwargs: dict[str, Any]) -> list[str]:
     """Return a name for every array among the arguments, from the parameters of forward."""
     signature = inspect.signature(module.forward)
-    signature.bind(*args, **kwargs)         # TypeError for what is missing or too much
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters) or "no arguments"
+        raise TypeError(f"{module.describe()}: {error}; its forward takes {takes}") from None
     given = list(signature.bind_partial(*args).arguments.items()) + list(kwargs.items())
     names = []
     for name, value in given:

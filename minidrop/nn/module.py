@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import numpy as np
 
 from minidrop.backend import get_backend
 from minidrop.config.numbers import truth, whole_number
@@ -153,10 +155,13 @@ class Module(Tree, State):
            precision: str | None = None) -> Own:
         """Move the module and those below to a device, or let them compute in another dtype; returns it.
 
-        device: "auto", "cpu", "cuda:N" or a Backend. dtype: "float32" or "float64". precision: what products
-        on a GPU round to, see Net. Parameters stay the same objects, without their gradients; move them
-        before an optimizer makes arrays of its own. Raises BackendError or ConfigError.
+        device: "auto", "cpu", "cuda:N" or a Backend, or the dtype. dtype: "float32" or "float64". precision:
+        what products on a GPU round to, see Net. Parameters stay the same objects, without their gradients;
+        move them before an optimizer makes arrays of its own. Raises BackendError or ConfigError.
         """
+        if dtype is None and isinstance(device, str | type | np.dtype) and (
+                getattr(device, "__name__", None) or str(device)) in DTYPES:
+            device, dtype = None, device
         chosen = {name: value for name, value in (("device", device), ("precision", precision))
                   if value is not None}
         if dtype is not None:
@@ -239,6 +244,10 @@ class Module(Tree, State):
         for name, child in self._children.items():
             new.add_module(name, copy.deepcopy(child, memo))
         return new
+
+    def __copy__(self) -> NoReturn:
+        raise ConfigError(f"copy.copy of {self.describe()} would share what it holds; copy.deepcopy makes a "
+                          f"module of its own")
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise SnapshotError("a Module cannot be pickled; save state_dict() with numpy.savez, and load it "

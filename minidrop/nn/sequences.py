@@ -49,6 +49,10 @@ class Recurrent(Layer):
         if self.trace.checked(x).ndim != 3 or x.shape[2] != self.input_size:
             raise ShapeError(f"{self.describe()}: expected x (steps, streams, {self.input_size}), got "
                              f"{x.shape}")
+        if isinstance(cont, tuple | list) or isinstance(cont, Symbol) and cont.ndim == 3:
+            names = "(h, c)" if self.states == 2 else "(h,)"
+            raise ConfigError(f"{self.describe()}: behind x stands `cont`, which says where sequences begin; "
+                              f"states are given by name, state={names}")
         return_state = truth(f"{self.describe()}: return_state", return_state)
         if self.stateful and (state is not None or return_state):
             given = "return_state" if state is None else "state"

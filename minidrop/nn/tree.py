@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from minidrop.autograd import Parameter
 from minidrop.errors import ConfigError, kind_of, nearest
 from minidrop.nn.symbol import TraceError
 from minidrop.nn.torch_names import METHODS
@@ -39,11 +40,7 @@ class Tree:
             return
         self._check_name(name)
         self._refuse_in_trace(name)
-        if isinstance(value, list | tuple | set | dict) and any(
-                isinstance(one, Tree) for one in (value.values() if isinstance(value, dict) else value)):
-            raise ConfigError(f"{self.describe()}: {name} is a {type(value).__name__} of modules, whose "
-                              f"parameters would not be found; use nn.ModuleList, nn.ModuleDict or "
-                              f"nn.Sequential")
+        self._refuse_hidden(name, value)
         if isinstance(value, Tree):
             vars(self).pop(name, None)
             self.add_module(name, value)
@@ -89,6 +86,20 @@ class Tree:
         if name in self.reserved:
             raise ConfigError(f"{self.describe()}: {name!r} is a method or property of every Module; give "
                               f"the attribute another name")
+
+    def _refuse_hidden(self, name, value):
+        """Raise ConfigError for an attribute that has parameters which parameters() would not find."""
+        parts = value.values() if isinstance(value, dict) else value
+        held = list(parts) if isinstance(value, list | tuple | set | dict) else []
+        if any(isinstance(one, Tree) for one in held):
+            raise ConfigError(f"{self.describe()}: {name} is a {type(value).__name__} of modules, whose "
+                              f"parameters would not be found; use nn.ModuleList, nn.ModuleDict or "
+                              f"nn.Sequential")
+        if isinstance(value, Parameter) or any(isinstance(one, Parameter) for one in held):
+            what = "holds a Parameter" if held else "is a Parameter"
+            raise ConfigError(f"{self.describe()}: {name} {what}, which parameters() would not find; hold "
+                              f"self.{name} = nn.Weight(*shape), whose array is self.{name}.weight.data, or "
+                              f"another layer's with tie")
 
     def _refuse_in_trace(self, name):
         """Raise TraceError for an attribute that a traced forward sets, as later calls would not."""

@@ -1,6 +1,7 @@
 """The ready modules: against PyTorch's of the same names, and what they say of mistakes."""
 
 import copy
+import pickle
 import re
 
 import numpy as np
@@ -456,7 +457,17 @@ MISTAKES = {
         1, 1, bias=False).to("cpu").load_state_dict({"weight": np.array([[1e60]])}),
     "ModuleList is a list: call its modules, or use nn.Sequential":
         lambda: nn.ModuleList([nn.ReLU()]).to("cpu")(VECTORS),
-    "a Module cannot be pickled": lambda: __import__("pickle").dumps(nn.ReLU()),
+    "a Module cannot be pickled": lambda: pickle.dumps(nn.ReLU()),
+    "a device cannot be pickled, nor what computes on it: save the state_dict() of a module, an optimizer":
+        lambda: pickle.dumps(md.optim.Adam(nn.Linear(8, 2).to("cpu").parameters())),
+    "copy.copy of ReLU would share what it holds; copy.deepcopy": lambda: copy.copy(nn.ReLU()),
+    "LSTM: behind x stands `cont`, which says where sequences begin; states are given by name, state=(h, c)":
+        lambda: nn.LSTM(3, 4).to("cpu")(numbers(5, 2, 3), (numbers(1, 2, 4), numbers(1, 2, 4))),
+    "GRU: behind x stands `cont`, which says where sequences begin; states are given by name, state=(h,)":
+        lambda: nn.GRU(3, 4).to("cpu")(numbers(5, 2, 3), numbers(1, 2, 4)),
+    "Module: w is a Parameter, which parameters() would not find; hold self.w = nn.Weight(*shape), whose "
+    "array is self.w.weight.data": lambda: setattr(nn.Module(), "w", md.Parameter(numbers(2))),
+    "Module: ws holds a Parameter, which": lambda: setattr(nn.Module(), "ws", [md.Parameter(numbers(2))]),
 }
 
 
@@ -468,6 +479,18 @@ def _filled(module):
 def _tied(module, other, name="weight"):
     module.tie(name, other.to("cpu"))
     return module.to("cpu")
+
+
+def test_arguments_that_are_missing_or_too_many():
+    with pytest.raises(TypeError, match="^Linear: missing a required argument: 'x'; its forward takes x$"):
+        nn.Linear(8, 2).to("cpu")()
+    with pytest.raises(TypeError, match="^Linear: too many positional arguments; its forward takes x$"):
+        nn.Linear(8, 2).to("cpu")(VECTORS, VECTORS)
+
+
+def test_the_dtype_may_stand_where_the_device_does():
+    for dtype in ("float64", np.float64, np.dtype("float64")):
+        assert nn.Linear(8, 2).to("cpu").to(dtype)(VECTORS).dtype == "float64"
 
 
 @in_turn("words", list(MISTAKES))

@@ -7,7 +7,7 @@ say what it is written on.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from minidrop.backend.generic.nn import Neural
 from minidrop.backend.generic.norm import Normalization
 from minidrop.backend.generic.pooling import Pooling
 from minidrop.backend.generic.update import Updates
+from minidrop.errors import BackendError
 
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 _OF_CTX = {     # what PyTorch's functions keep on a ctx, which stands where a Function is given its Backend
@@ -50,6 +51,10 @@ class Backend(KeptSets, Convolutions, Pooling, Attention, Neural, Normalization,
     def __deepcopy__(self, memo: dict) -> "Backend":
         """Return itself: copies of what lies on a device lie on that device."""
         return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise BackendError("a device cannot be pickled, nor what computes on it: save the state_dict() of a "
+                           "module, an optimizer or a scheduler with numpy.savez, a net with net.save(path)")
 
     @contextmanager
     def as_captured(self, trouble: np.ndarray) -> Iterator[None]:
