@@ -32,6 +32,7 @@ class ParamGroup(RuleUpdate):
         super().__init__(rule_of(options), next(iter(parameters.values())).backend, parameters, l1=l1)
         self._options = dict(options)
         self._rule_of = rule_of
+        self._schedulers: list[int] = []        # the numbers of those that have set the rate, the newest last
         self.iteration = 0
         self.lr, self.weight_decay = options["lr"], options["weight_decay"]
 
@@ -69,6 +70,14 @@ class ParamGroup(RuleUpdate):
     @weight_decay.setter
     def weight_decay(self, value: float) -> None:
         self.decay = _checked("weight_decay", value)
+
+    def follow(self, scheduler: int) -> None:
+        """Note the number of the scheduler that sets the rate from now on."""
+        self._schedulers = [one for one in self._schedulers if one != scheduler] + [scheduler]
+
+    def has_left(self, scheduler: int) -> bool:
+        """Whether it followed this scheduler, and another one since."""
+        return scheduler in self._schedulers[:-1]
 
     def change(self, **settings: Any) -> None:
         """Change numbers of the rule from now on, such as momentum=0.8; the history stays.

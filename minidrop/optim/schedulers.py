@@ -6,6 +6,7 @@ has when its scheduler is made.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -20,13 +21,16 @@ from minidrop.solver.named import checked_state
 
 __all__ = ["Scheduler", "cosine", "exp", "fixed", "inv", "multistep", "onecycle", "poly", "sigmoid", "step"]
 
+_numbers = itertools.count()        # of the schedulers
+
 
 class Scheduler:
     """Sets the learning rates of an Optimizer's groups: that of iteration 0, and with each `step` the next.
 
     lr_policy, settings: as in a solver file, such as "step", gamma=0.1, stepsize=100, warmup_iter=10; the
     functions of this module name those of each policy. momentum: a Schedule of the momentum as well, of
-    betas[0] in Adam. Groups that are added later keep their own rate. Raises ConfigError.
+    betas[0] in Adam. Groups that are added later keep their own rate. One scheduler may follow another; two
+    that take turns step by step are refused, as the second alone would count. Raises ConfigError.
     """
 
     def __init__(self, optimizer: Optimizer, lr_policy: str, momentum: Schedule | None = None,
@@ -36,6 +40,7 @@ class Scheduler:
                 if one is not None:
                     real_number(f"lr_policy {lr_policy!r}: {name}", one)
         self._policy, self._settings, self.momentum = lr_policy, settings, momentum
+        self._number = next(_numbers)
         self.groups = list(optimizer.param_groups)
         self.iteration = 0
         if momentum is not None and not all({"momentum", "betas"} & group.options.keys()
@@ -64,12 +69,21 @@ class Scheduler:
         return [schedule.rate(iteration) for schedule in self._schedules]
 
     def step(self) -> None:
-        """Go on to the next iteration, and set its learning rates."""
+        """Go on to the next iteration, and set its learning rates.
+
+        Raises ConfigError where another scheduler has taken over since an earlier step.
+        """
+        if any(group.has_left(self._number) for group in self.groups):
+            raise ConfigError(f"{self!r}: another scheduler of this optimizer has set the learning rate "
+                              f"since the step before, and of two the last alone counts; step one, which may "
+                              f"have a warmup_iter, or first the one and then the other")
         self.seek(self.iteration + 1)
 
     def seek(self, iteration: int) -> None:
         """Go to an iteration, and set its learning rates; ConfigError for no whole number of 0 or more."""
         self.iteration = whole_number("Scheduler: seek", iteration, 0)
+        for group in self.groups:
+            group.follow(self._number)
         self._apply()
 
     def state_dict(self) -> dict[str, np.ndarray]:

@@ -110,6 +110,21 @@ def test_a_loaded_state_goes_on():
         second.step()
 
 
+def test_schedulers_follow_each_other_and_take_no_turns():
+    own = optimizer(0.5)
+    first, second = schedulers.step(own, 2, 0.5), schedulers.exp(own, 0.5)
+    for scheduler in (first, first, second, second):        # one after the other
+        scheduler.step()
+    assert own.lr == 0.125
+    with pytest.raises(ConfigError, match=r"^Scheduler\(step, .*, iteration=2\): another scheduler of this "
+                                          r"optimizer has set the learning rate since the step before"):
+        first.step()
+    assert own.lr == 0.125 and first.iteration == 2
+    first.seek(4)                                           # who says so goes back
+    first.step()
+    assert own.lr == 0.125 and first.iteration == 5
+
+
 def test_a_group_that_is_added_later_keeps_its_rate():
     own = optimizer(0.5)
     scheduler = schedulers.exp(own, 0.5)
