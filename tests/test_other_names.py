@@ -3,6 +3,7 @@
 import inspect
 import re
 
+import numpy as np
 import pytest
 from cases import in_turn
 
@@ -11,6 +12,8 @@ from minidrop.functions.torch_names import FUNCTIONS, HINTS, KEYWORDS, TOP
 from minidrop.nn import torch_names
 
 MODULES = {"md": md, "nn": md.nn, "F": md.functions}
+PARAMETER = md.Parameter(np.zeros(2))
+SGD = md.optim.SGD([PARAMETER], lr=0.1)
 
 
 @in_turn("module, name, words", [
@@ -48,6 +51,22 @@ def test_hints_name_what_there_is(hints, module):
     (lambda: md.nn.CrossEntropyLoss(ignore_label_=1), "got 'ignore_label_'; did you mean 'ignore_label'"),
     (lambda: md.nn.Weight(3, fill=1), "Weight takes *shape, filler, name; got 'fill'; did you mean 'filler'"),
     (lambda: md.functions.softmax(md.tensor([[1.0]]), axes=1), "softmax takes x, axis"),
+    (lambda: md.nn.LayerNorm(normalized_shape=3),
+     "LayerNorm takes shape, eps, affine, bias, name, settings; got 'normalized_shape'; it is shape here"),
+    (lambda: md.tensor([[1.0]]).var(unbiased=False), "got 'unbiased'; correction=0 stands for unbiased=Fal"),
+    (lambda: md.data.DataLoader([(1, 2)], 1, num_workers=2), "DataLoader takes dataset, batch_size, shuffle, "
+     "seed, drop_last, workers, prefetch, collate, augment; got 'num_workers'; it is workers here"),
+    (lambda: md.optim.Adam([PARAMETER], fused=True), "Adam takes params, lr, betas, eps, weight_decay, l1, "
+     "form; got 'fused'; leave it out: it changes no result"),
+    (lambda: SGD.zero_grad(set_to_none=True), "takes no arguments; got 'set_to_none'; leave it out"),
+    (lambda: SGD.step(len), "step takes no argument by position, got 1"),
+    (lambda: md.nn.ReLU().zero_grad(set_to_none=True), "zero_grad takes no arguments; got 'set_to_none'"),
+    (lambda: md.optim.schedulers.cosine(SGD, T_max=9), "cosine takes optimizer, max_iter, min_lr, "
+     "warmup_iter; got 'T_max'; it is max_iter here"),
+    (lambda: md.optim.schedulers.fixed(SGD).step(3), "step takes no argument by position, got 1"),
+    (lambda: md.optim.clip_grad_norm([PARAMETER], max_norm=1), "got 'max_norm'; it is most here"),
+    (lambda: md.tensor([1.0]).backward(retain_graph=True), "backward takes gy; got 'retain_graph'; a graph "
+     "runs backward once: add the losses"),
 ])
 def test_a_keyword_that_is_missing_says_what_to_write(make, words):
     with pytest.raises(TypeError, match="^" + re.escape(words) if words[0].isupper() else re.escape(words)):
@@ -75,10 +94,18 @@ def test_a_method_of_a_module_that_is_missing_says_what_to_write():
 
 
 def test_keywords_that_have_another_name_here_exist():
-    """"it is NAME here" holds of a module of PyTorch's that takes the keyword."""
-    takes = {"dim": md.nn.Softmax, "keepdim": md.Tensor.sum, "ignore_index": md.nn.CrossEntropyLoss,
-             "elementwise_affine": md.nn.LayerNorm, "size_average": md.nn.CrossEntropyLoss,
-             "reduce": md.nn.CrossEntropyLoss}
+    """"it is NAME here" holds of what takes the keyword in PyTorch."""
+    nn, schedulers = md.nn, md.optim.schedulers
+    takes = {"dim": nn.Softmax, "start_dim": nn.Flatten, "end_dim": nn.Flatten, "keepdim": md.Tensor.sum,
+             "ignore_index": nn.CrossEntropyLoss, "elementwise_affine": nn.LayerNorm,
+             "size_average": nn.CrossEntropyLoss, "reduce": nn.CrossEntropyLoss, "ddof": md.Tensor.var,
+             "num_features": nn.BatchNorm, "normalized_shape": nn.LayerNorm,
+             "embed_dim": nn.MultiHeadAttention, "num_heads": nn.MultiHeadAttention,
+             "num_workers": md.data.DataLoader,
+             "collate_fn": md.data.DataLoader, "prefetch_factor": md.data.DataLoader,
+             "step_size": schedulers.step, "milestones": schedulers.multistep, "T_max": schedulers.cosine,
+             "eta_min": schedulers.cosine, "total_steps": schedulers.onecycle, "total_iters": schedulers.poly,
+             "max_norm": md.optim.clip_grad_norm}
     for name, hint in KEYWORDS.items():
         if own := re.fullmatch(r"it is (\w+) here", hint):
             assert own[1] in inspect.signature(takes[name]).parameters, name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -29,6 +29,9 @@ else:
 
 # Blocks of several groups overlap; the update reads them faster than they are added (docs/benchmarks.md).
 MOST_OF_ONE = 4
+_OF_PYTORCH = {"gradient": "; it is gy here",
+               "retain_graph": "; a graph runs backward once: add the losses, and run backward of the sum",
+               "create_graph": "; nothing is differentiated twice"}
 _OF_OBJECT = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__format__")  # objects have them
 
 
@@ -128,13 +131,15 @@ class Tensor(Copies, Number, Operators):
             if name in _OF_OBJECT or name not in {*vars(object), "__module__", "__dict__", "__weakref__"}:
                 setattr(cls, name, value)
 
-    def backward(self, gy: np.ndarray | None = None) -> None:
+    def backward(self, gy: np.ndarray | None = None, **theirs: NoReturn) -> None:
         """Add d self / d leaf, times `gy`, to the `grad` of every leaf this tensor was computed from.
 
         `gy` may be omitted for a single number: it is then 1. Raises ShapeError if it is missing otherwise,
         or does not have the physical shape of this tensor, and GraphError if there is no leaf to reach, or if
         backward has run already.
         """
+        for name in theirs:
+            raise TypeError(f"backward takes gy; got {name!r}{_OF_PYTORCH.get(name, '')}")
         if not self.requires_grad:
             raise GraphError(f"backward: nothing that this tensor of shape {self.shape} was computed from "
                              f"requires a gradient; was it computed under no_grad, or detached?")

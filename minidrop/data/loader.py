@@ -18,6 +18,7 @@ from minidrop.data.datasets import as_dataset
 from minidrop.data.iterable import IterableDataset, Stream, check_iterable
 from minidrop.data.prefetch import Prefetcher
 from minidrop.errors import DataError, MinidropError
+from minidrop.functions.explained import says_arguments
 from minidrop.rng import stream_key
 
 
@@ -48,6 +49,7 @@ class DataLoader:
     from an iterator with the name of the record where reading one fails. The next call then tries again.
     """
 
+    @says_arguments
     def __init__(self, dataset: Any, batch_size: int, shuffle: bool = False, seed: int = 0,
                  drop_last: bool = False, workers: int = 0, prefetch: int = 2,
                  collate: Callable[[list], Any] | None = None, augment: Callable[..., Any] | None = None):

@@ -15,7 +15,7 @@ import numpy as np
 
 from minidrop.autograd import Tensor
 from minidrop.errors import MinidropError, TensorError, in_short, kind_of
-from minidrop.functions.torch_names import keyword_hint
+from minidrop.functions.torch_names import KEYWORDS, keyword_hint
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -81,6 +81,22 @@ def explained(function: Function) -> Function:
     return call         # type: ignore[return-value]
 
 
+def says_arguments(function: Function) -> Function:
+    """Return a function that says, where Python refuses a keyword or a place, which it takes, as `explained`.
+
+    All else that it raises stays as it is.
+    """
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        try:
+            return function(*args, **kwargs)
+        except TypeError:
+            _refuse_keywords(function, args, kwargs)
+            _refuse_positions(function, args)
+            raise
+    return call         # type: ignore[return-value]
+
+
 def explain_methods(owner: type) -> None:
     """Let the public methods of a class's body say which argument is of another kind: `explained`."""
     for name, method in list(vars(owner).items()):
@@ -110,12 +126,11 @@ def _given(function, args, kwargs):
 def _refuse_keywords(function, args, kwargs):
     """Raise TypeError for a keyword that a function does not take, and say what to write for PyTorch's."""
     parameters = [one for name, one in inspect.signature(function).parameters.items() if name != "self"]
-    if any(one.kind is one.VAR_KEYWORD for one in parameters):
-        return
+    is_open = any(one.kind is one.VAR_KEYWORD for one in parameters)
     takes = ", ".join("*" * (one.kind is one.VAR_POSITIONAL) + one.name for one in parameters)
     known = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     for name in kwargs:
-        if name not in known:
+        if name not in known and (not is_open or name in KEYWORDS):
             raise TypeError(f"{_name_of(function, args)} takes {takes or 'no arguments'}; got {name!r}"
                             f"{keyword_hint(name, known)}") from None
 

@@ -103,15 +103,28 @@ TOP = {         # of torch itself
 }
 
 
-KEYWORDS = {    # arguments of modules and functions
+KEYWORDS = {    # arguments of modules, functions, optimizers and loaders
     "inplace": "leave it out: nets work in place where they can",
-    "dim": "it is axis here", "keepdim": "it is keepdims here",
-    "p": "the rate is the first argument", "ignore_index": "it is ignore_label here",
+    "p": "the rate is the first argument",
     "batch_first": "sequences are (steps, records, ...): x.permute(1, 0, 2) in forward turns others round",
     "num_layers": "write a module for each layer, as in nn.Sequential",
     "padding_mode": "images are padded with zeros", "padding_idx": "let the loss ignore such labels",
-    "elementwise_affine": "it is affine here",
-    "size_average": "it is reduction here", "reduce": "it is reduction here",
+    "unbiased": "correction=0 stands for unbiased=False",
+    "weight": "F.cross_entropy takes weights of classes",
+    "set_to_none": "leave it out: a gradient that is cleared is None",
+    "sampler": "md.data.Subset(dataset, indices) has these records in this order",
+    "generator": "seed=0 decides what is drawn", "last_epoch": "scheduler.seek(iteration) goes there",
+    "norm_type": "the norm is the L2 norm",
+    **{theirs: f"it is {own} here" for own, names in {
+        "axis": "dim start_dim", "end_axis": "end_dim", "keepdims": "keepdim", "ignore_label": "ignore_index",
+        "affine": "elementwise_affine", "reduction": "size_average reduce", "correction": "ddof",
+        "channels": "num_features", "shape": "normalized_shape", "width": "embed_dim", "heads": "num_heads",
+        "workers": "num_workers", "collate": "collate_fn", "prefetch": "prefetch_factor",
+        "stepsize": "step_size", "stepvalues": "milestones", "max_iter": "T_max total_steps total_iters",
+        "min_lr": "eta_min", "most": "max_norm"}.items() for theirs in names.split()},
+    **dict.fromkeys(("pin_memory", "persistent_workers", "worker_init_fn", "multiprocessing_context",
+                     "pin_memory_device"), "leave it out: workers are threads"),
+    **dict.fromkeys(("foreach", "fused", "capturable"), "leave it out: it changes no result"),
     **dict.fromkeys(("device", "dtype"), "module.to(device, dtype) moves it"),
 }
 

@@ -74,7 +74,8 @@ class Layer(Module):
         try:
             set_layer(message, self.type, {"name": self.layer_name} | self.settings)
         except ConfigError as error:
-            hints = [KEYWORDS[name] for name in self.settings if name in KEYWORDS]
+            known = _defaults(self.type)
+            hints = [KEYWORDS[name] for name in self.settings if name in KEYWORDS and name not in known]
             raise type(error)(f"{error}{f'; {hints[0]}' if hints else ''}") from None
         if self._own is None and self.inputs is not None:
             self._probe(self.inputs, self.settings)

@@ -11,6 +11,7 @@ import numpy as np
 from minidrop.backend import get_backend
 from minidrop.config.numbers import truth, whole_number
 from minidrop.errors import ConfigError, SnapshotError, in_short
+from minidrop.functions.explained import says_arguments
 from minidrop.net import Net
 from minidrop.net.costs import costs
 from minidrop.net.net import DTYPES
@@ -223,6 +224,7 @@ class Module(Tree, State):
             parameter.require_grad(wanted)
         return self
 
+    @says_arguments
     def zero_grad(self) -> None:
         """Clear the gradients of all parameters."""
         for parameter in self.parameters():

@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from minidrop.autograd import Parameter
 from minidrop.config.numbers import real_number
 from minidrop.errors import NonFiniteError
+from minidrop.functions.explained import says_arguments
 from minidrop.solver.named import Parameters, named_parameters
 from minidrop.solver.rule_update import gradient_norm, nonfinite_gradient
 
 
+@says_arguments
 def clip_grad_norm(params: Parameters, most: float) -> float:
     """Scale the gradients down to a common L2 norm of `most` where it is above; returns it as it was.
 

@@ -13,6 +13,7 @@ import numpy as np
 from minidrop.autograd import Parameter
 from minidrop.config.numbers import real_number, truth
 from minidrop.errors import ConfigError, SnapshotError, in_short, nearest
+from minidrop.functions.explained import says_arguments
 from minidrop.optim.clipping import require_finite, total_norm
 from minidrop.solver.named import Parameters, check_unmoved, checked_state, named_parameters
 from minidrop.solver.rule_update import RuleUpdate
@@ -207,6 +208,7 @@ class Optimizer:
         for group in self.param_groups:
             group.lr = value
 
+    @says_arguments
     def step(self) -> None:
         """Update all parameters by their gradients, and clear those.
 
@@ -220,6 +222,7 @@ class Optimizer:
         for group in self.param_groups:
             group.step()
 
+    @says_arguments
     def zero_grad(self) -> None:
         """Clear the gradients, for passes without a step; a step has cleared them already."""
         for parameter in self.parameters.values():

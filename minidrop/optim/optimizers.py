@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from minidrop.errors import ConfigError, in_short, nearest
+from minidrop.functions.explained import says_arguments
 from minidrop.optim.optimizer import Optimizer, made_rule
 from minidrop.optim.rules import AdamOfCorrected, GradientMomentum, GradientNesterov
 from minidrop.solver.named import Parameters
@@ -28,6 +29,7 @@ class SGD(Optimizer):
     that momentum goes on with. While lr stays, both are the same steps. For `nesterov` see Nesterov.
     """
 
+    @says_arguments
     def __init__(self, params: Params, lr: float, momentum: float = 0.0, weight_decay: float = 0.0,
                  nesterov: bool = False, l1: bool = False, form: str = "caffe"):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay,
@@ -46,6 +48,7 @@ class Nesterov(SGD):
         h = momentum * h + g;       w -= lr * (g + momentum * h) (form "pytorch")
     """
 
+    @says_arguments
     def __init__(self, params: Params, lr: float, momentum: float = 0.9, weight_decay: float = 0.0,
                  l1: bool = False, form: str = "caffe"):
         Optimizer.__init__(self, params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay,
@@ -62,6 +65,7 @@ class Adam(Optimizer):
     The forms differ in what eps is added to.
     """
 
+    @says_arguments
     def __init__(self, params: Params, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0.0, l1: bool = False, form: str = "caffe"):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
@@ -75,6 +79,7 @@ class Adam(Optimizer):
 class AdamW(Optimizer):
     """Adam whose decay shrinks the weights themselves, by lr * weight_decay; as torch.optim.AdamW."""
 
+    @says_arguments
     def __init__(self, params: Params, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0.01):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
@@ -86,6 +91,7 @@ class AdamW(Optimizer):
 class RMSProp(Optimizer):
     """h = alpha * h + (1 - alpha) * g**2;  w -= lr * g / (sqrt(h) + eps); as torch.optim.RMSprop, plain."""
 
+    @says_arguments
     def __init__(self, params: Params, lr: float = 0.01, alpha: float = 0.99, eps: float = 1e-8,
                  weight_decay: float = 0.0, l1: bool = False):
         super().__init__(params, {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay,
@@ -99,6 +105,7 @@ class RMSProp(Optimizer):
 class AdaGrad(Optimizer):
     """h += g**2;  w -= lr * g / (sqrt(h) + eps); as torch.optim.Adagrad without lr_decay."""
 
+    @says_arguments
     def __init__(self, params: Params, lr: float = 0.01, eps: float = 1e-10, weight_decay: float = 0.0,
                  l1: bool = False):
         super().__init__(params, {"lr": lr, "eps": eps, "weight_decay": weight_decay, "l1": l1})
@@ -114,6 +121,7 @@ class AdaDelta(Optimizer):
     w -= lr * u
     """
 
+    @says_arguments
     def __init__(self, params: Params, lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6,
                  weight_decay: float = 0.0, l1: bool = False):
         super().__init__(params, {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "l1": l1})

@@ -15,6 +15,7 @@ import numpy as np
 
 from minidrop.config.numbers import real_number, whole_number
 from minidrop.errors import ConfigError, SnapshotError
+from minidrop.functions.explained import says_arguments
 from minidrop.optim.optimizer import Optimizer
 from minidrop.solver.lr_policy import Schedule
 from minidrop.solver.named import checked_state
@@ -68,6 +69,7 @@ class Scheduler:
         """Return the learning rate of each group in an iteration, from 0; changes nothing."""
         return [schedule.rate(iteration) for schedule in self._schedules]
 
+    @says_arguments
     def step(self) -> None:
         """Go on to the next iteration, and set its learning rates.
 
@@ -125,16 +127,19 @@ class Scheduler:
                                 {"betas": (momentum, group.options["betas"][1])}))
 
 
+@says_arguments
 def fixed(optimizer: Optimizer, warmup_iter: int = 0) -> Scheduler:
     """base_lr, after the warm-up."""
     return Scheduler(optimizer, "fixed", warmup_iter=warmup_iter)
 
 
+@says_arguments
 def step(optimizer: Optimizer, stepsize: int, gamma: float = 0.1, warmup_iter: int = 0) -> Scheduler:
     """base_lr * gamma ** floor(iteration / stepsize)."""
     return Scheduler(optimizer, "step", stepsize=stepsize, gamma=gamma, warmup_iter=warmup_iter)
 
 
+@says_arguments
 def multistep(optimizer: Optimizer, stepvalues: Sequence[int], gamma: float = 0.1,
               warmup_iter: int = 0) -> Scheduler:
     """base_lr * gamma ** (number of stepvalues <= iteration)."""
@@ -143,31 +148,37 @@ def multistep(optimizer: Optimizer, stepvalues: Sequence[int], gamma: float = 0.
                      warmup_iter=warmup_iter)
 
 
+@says_arguments
 def exp(optimizer: Optimizer, gamma: float, warmup_iter: int = 0) -> Scheduler:
     """base_lr * gamma ** iteration."""
     return Scheduler(optimizer, "exp", gamma=gamma, warmup_iter=warmup_iter)
 
 
+@says_arguments
 def inv(optimizer: Optimizer, gamma: float, power: float, warmup_iter: int = 0) -> Scheduler:
     """base_lr * (1 + gamma * iteration) ** -power."""
     return Scheduler(optimizer, "inv", gamma=gamma, power=power, warmup_iter=warmup_iter)
 
 
+@says_arguments
 def poly(optimizer: Optimizer, max_iter: int, power: float = 1.0, warmup_iter: int = 0) -> Scheduler:
     """base_lr * (1 - iteration / max_iter) ** power, 0 from max_iter on; counted after the warm-up."""
     return Scheduler(optimizer, "poly", max_iter=max_iter, power=power, warmup_iter=warmup_iter)
 
 
+@says_arguments
 def sigmoid(optimizer: Optimizer, stepsize: int, gamma: float, warmup_iter: int = 0) -> Scheduler:
     """base_lr / (1 + exp(-gamma * (iteration - stepsize)))."""
     return Scheduler(optimizer, "sigmoid", stepsize=stepsize, gamma=gamma, warmup_iter=warmup_iter)
 
 
+@says_arguments
 def cosine(optimizer: Optimizer, max_iter: int, min_lr: float = 0.0, warmup_iter: int = 0) -> Scheduler:
     """Half a cosine from base_lr down to min_lr, at max_iter; it begins after the warm-up."""
     return Scheduler(optimizer, "cosine", max_iter=max_iter, min_lr=min_lr, warmup_iter=warmup_iter)
 
 
+@says_arguments
 def onecycle(optimizer: Optimizer, max_lr: float, max_iter: int, pct_start: float = 0.3, min_lr: float = 0.0,
              warmup_iter: int = 0, momenta: tuple[float, float] | None = None) -> Scheduler:
     """Half a cosine from base_lr up to max_lr, in a share of pct_start, then one down to min_lr.
