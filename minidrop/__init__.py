@@ -30,7 +30,7 @@ from minidrop.errors import (
     no_attribute,
 )
 from minidrop.functions import tensor
-from minidrop.functions.torch_names import TOP
+from minidrop.functions.torch_names import FUNCTIONS, TOP
 from minidrop.kept import Kept
 from minidrop.layers import DataLayer, Layer, register_layer
 from minidrop.net import Net
@@ -56,7 +56,7 @@ __all__ = ["BackendError", "ConfigError", "DataError", "DataLayer", "EMA", "Earl
 def __getattr__(name: str) -> NoReturn:
     homes = [("md.functions", functions), ("md.nn", nn), ("md.optim", optim), ("md.data", data)]
     found = [f"{home}.{name}" for home, module in homes if name in module.__all__]
-    raise no_attribute(__name__, name, __all__, {name: found[0]} if found else TOP)
+    raise no_attribute(__name__, name, __all__, {name: found[0]} if found else FUNCTIONS | TOP)
 
 
 def __dir__() -> list[str]:

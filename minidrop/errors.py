@@ -179,6 +179,14 @@ def no_attribute(module: str, name: str, known: Any, hints: Mapping[str, str]) -
     return AttributeError(f"module {module!r} has no attribute {name!r}{instead}", name=name)
 
 
+def no_member(owner: object, name: str, hints: Mapping[str, str]) -> AttributeError:
+    """Return the error for an attribute that an object lacks; hints: as for `no_attribute`."""
+    known = [one for one in (*dir(type(owner)), *vars(owner)) if not one.startswith("_")]
+    like = "" if name.startswith("_") else nearest(name, known)
+    return AttributeError(f"{type(owner).__name__} has no attribute {name!r}"
+                          + (f"; use {hints[name]}" if name in hints else like), name=name, obj=owner)
+
+
 def nearest(name: str, known: Any, count: int = 3) -> str:
     """Return "; did you mean 'a' or 'b'?" for the known names most like `name`, or ''.
 

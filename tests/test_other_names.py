@@ -8,10 +8,12 @@ import pytest
 from cases import in_turn
 
 import minidrop as md
+from minidrop.data import torch_names as data_names
 from minidrop.functions.torch_names import FUNCTIONS, HINTS, KEYWORDS, TOP
 from minidrop.nn import torch_names
+from minidrop.optim import torch_names as optim_names
 
-MODULES = {"md": md, "nn": md.nn, "F": md.functions}
+MODULES = {"md": md, "nn": md.nn, "F": md.functions, "schedulers": md.optim.schedulers}
 PARAMETER = md.Parameter(np.zeros(2))
 SGD = md.optim.SGD([PARAMETER], lr=0.1)
 
@@ -26,6 +28,10 @@ SGD = md.optim.SGD([PARAMETER], lr=0.1)
     (md, "Linear", "use md.nn.Linear"), (md, "DataLoader", "use md.data.DataLoader"),
     (md, "randn", "use md.tensor(numpy.random.default_rng(0).standard_normal(shape, 'float32'))"),
     (md.optim, "lr_scheduler", "use md.optim.schedulers"), (md.optim, "Adma", "did you mean 'Adam'"),
+    (md.optim.schedulers, "StepLR", "use schedulers.step(optimizer, stepsize, gamma)"),
+    (md.optim.schedulers, "cosin", "did you mean 'cosine'"),
+    (md.data, "TensorDataset", "use md.data.ArrayDataset(x, y)"), (md.data, "Subet", "did you mean 'Subset'"),
+    (md, "inference_mode", "use with md.no_grad()"), (md, "triplet_margin_loss", "use F.relu((a - p).norm("),
 ])
 def test_a_name_that_is_missing_says_what_to_write(module, name, words):
     with pytest.raises(AttributeError, match=re.escape(words)) as caught:
@@ -33,16 +39,32 @@ def test_a_name_that_is_missing_says_what_to_write(module, name, words):
     assert caught.value.name == name and not hasattr(module, name)
 
 
-@in_turn("hints, module", [(HINTS, md.Tensor), (FUNCTIONS, md.functions), (TOP, md),
-                           (torch_names.HINTS, md.nn)])
+@in_turn("hints, module", [
+    (HINTS, md.Tensor), (FUNCTIONS, md.functions), (TOP, md), (torch_names.HINTS, md.nn),
+    (torch_names.METHODS, md.nn.Module), (data_names.HINTS, md.data), (optim_names.HINTS, md.optim),
+    (optim_names.SCHEDULERS, md.optim.schedulers), (optim_names.SCHEDULER, md.optim.schedulers.Scheduler),
+    (optim_names.OPTIMIZER, md.optim.Optimizer)])
 def test_hints_name_what_there_is(hints, module):
     """And what is there needs none."""
     for name, hint in hints.items():
         assert module is md.Tensor or not hasattr(module, name), name
-        for home, inside in re.findall(r"\b(md|nn|F)\.(\w+(?:\.\w+)*)", hint):
+        for home, inside in re.findall(r"\b(md|nn|F|schedulers)\.(\w+(?:\.\w+)*)", hint):
             found = MODULES[home]
             for part in inside.split("."):
                 found = getattr(found, part)
+
+
+def test_what_an_object_lacks_says_what_to_write():
+    scheduler, x = md.optim.schedulers.fixed(SGD), md.tensor([1.0])
+    for owner, name, words in (
+            (scheduler, "get_last_lr", "Scheduler has no attribute 'get_last_lr'; use rates("),
+            (scheduler, "iteratoin", "did you mean 'iteration'"),
+            (SGD, "_zzz", "SGD has no attribute '_zzz'"),
+            (SGD, "state", "SGD has no attribute 'state'; use param_groups[i].history"),
+            (x, "lt", "Tensor has no attribute 'lt'; use x < y"),
+            (x, "sigmoid_", "use x = x.sigmoid(...): nothing works in place")):
+        with pytest.raises(AttributeError, match=re.escape(words)):
+            getattr(owner, name)
 
 
 @in_turn("make, words", [

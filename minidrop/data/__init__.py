@@ -4,6 +4,8 @@ prefetching; and, for scripts without a config file, datasets and the DataLoader
 Importing this package opens no file and loads no library that reads one; both happen when a reader is made.
 """
 
+from typing import NoReturn
+
 from minidrop.data.batches import Batches
 from minidrop.data.collate import pad_sequences, stack
 from minidrop.data.csv_dataset import CSVDataset
@@ -36,7 +38,9 @@ from minidrop.data.tagged_batches import TaggedSentences
 from minidrop.data.tagged_text import TaggedText, read_tagged
 from minidrop.data.tagged_vocabulary import Encoded, TaggedVocabulary
 from minidrop.data.text import Text, read_text, read_vocabulary
+from minidrop.data.torch_names import HINTS
 from minidrop.data.vocabulary import Vocabulary
+from minidrop.errors import no_attribute
 
 __all__ = ["ArrayDataset", "ArrayRecords", "Batches", "CSVDataset", "DATA_SETS", "DataLoader", "Dataset",
            "DatumRecords", "Encoded", "GeneratorDataset", "HDF5Dataset", "HDF5Records", "IDXDataset",
@@ -47,6 +51,10 @@ __all__ = ["ArrayDataset", "ArrayRecords", "Batches", "CSVDataset", "DATA_SETS",
            "cache_dir", "find_database", "find_source", "how_to_make", "new_database", "open_database",
            "pad_sequences", "random_split", "read_idx", "read_lines", "read_sentence_vocabulary",
            "read_tagged", "read_text", "read_vocabulary", "stack"]
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise no_attribute(__name__, name, __all__, HINTS)
 
 
 def __dir__() -> list[str]:

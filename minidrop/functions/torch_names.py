@@ -53,6 +53,39 @@ HINTS = {
     "isfinite": "numpy.isfinite(x.numpy())",
     "erf": "md.functions.gelu, for which it is used most",
     "gelu": "md.functions.gelu(x)",
+    **{name: f"x {operator} y" for operator, names in {
+        "==": "eq", "!=": "ne", "<": "lt less", "<=": "le less_equal", ">": "gt greater",
+        ">=": "ge greater_equal", "&": "logical_and", "|": "logical_or", "^": "logical_xor",
+        "+": "", "-": "subtract", "*": "multiply", "/": "divide true_divide", "//": "floor_divide",
+        "%": "remainder", "@": "mv"}.items() for name in names.split()},
+    "logical_not": "~x", "negative": "-x", "absolute": "x.abs()",
+    "reciprocal": "1 / x", "rsqrt": "x ** -0.5", "exp2": "2 ** x", "log2": "x.log() / numpy.log(2)",
+    "log10": "x.log() / numpy.log(10)", "logit": "(x / (1 - x)).log()", "tan": "x.sin() / x.cos()",
+    "lerp": "x + w * (y - x)", "addcmul": "x + value * y * z", "addcdiv": "x + value * y / z",
+    "baddbmm": "x + y @ z", "dist": "(x - y).norm()", "cdist": "(x[:, None] - y[None]).norm(axis=-1)",
+    "maximum": "md.functions.maximum(x, y)", "minimum": "md.functions.minimum(x, y)",
+    "where": "md.functions.where(condition, x, y)", "take": "x.reshape(-1)[places]",
+    "clamp_min": "x.clamp(min=low)", "clamp_max": "x.clamp(max=high)",
+    "nan_to_num": "md.functions.where(x == x, x, 0.0)",
+    "flip": "x[::-1], or x[:, ::-1]", "roll": "md.functions.cat([x[-n:], x[:-n]])",
+    "narrow": "x[:, first:last]", "select": "x[:, place]", "ravel": "x.reshape(-1)",
+    "unflatten": "x.reshape(shape)", "movedim": "x.moveaxis(source, destination)",
+    "swapdims": "x.transpose(axis, other)", "nonzero": "numpy.nonzero(x.numpy())",
+    **dict.fromkeys(("diag", "diagonal"), "x[i, i], with i = numpy.arange(len(x))"),
+    "trace": "x[i, i].sum(), with i = numpy.arange(len(x))",
+    "tril": "x * numpy.tril(numpy.ones(x.shape, x.dtype))",
+    "triu": "x * numpy.triu(numpy.ones(x.shape, x.dtype))",
+    "isinf": "numpy.isinf(x.numpy())", "count_nonzero": "(x != 0).sum()",
+    "multinomial": "numpy.random.Generator.choice(len(p), p=p), with p = x.numpy()",
+    "bernoulli": "numpy.random.Generator.random, and < x.numpy()",
+    "new_zeros": "md.tensor(numpy.zeros(shape, x.dtype))",
+    "new_ones": "md.tensor(numpy.ones(shape, x.dtype))",
+    "new_tensor": "md.tensor(data, dtype=x.dtype)", "type_as": "x.to(other)",
+    "bfloat16": "Net(precision='bfloat16') for products on a GPU",
+    "byte": "x.astype('uint8')", "char": "x.astype('int8')", "short": "x.astype('int16')",
+    "nelement": "x.numel()", "ndimension": "x.ndim", "nbytes": "x.data.nbytes",
+    "element_size": "x.dtype.itemsize", "is_floating_point": "x.dtype.kind == 'f'",
+    "is_contiguous": "x.data.flags", "pin_memory": "x as it is", "median": "numpy.median(x.numpy(), axis)",
 }
 
 
@@ -75,9 +108,22 @@ FUNCTIONS = {       # of torch, torch.nn.functional and NumPy
     "unfold": "F.im2col", "interpolate": "nn.ConvTranspose2d with weight_filler={'type': 'bilinear'}",
     "instance_norm": "F.mvn(x)", "local_response_norm": "F.lrn(x)",
     "bmm": "F.matmul", "mm": "F.matmul", "dot": "F.matmul", "masked_fill": "F.where(mask, value, x)",
-    "prod": "F.product for several tensors",
-    **{name: HINTS[name] for name in ("repeat_interleave", "gather", "index_select", "masked_select", "topk",
-                                      "sort", "argsort", "unique", "isnan", "isfinite", "erf")},
+    "prod": "F.product for several tensors", "adaptive_max_pool2d": "x.max(axis=(2, 3))",
+    "upsample": "nn.ConvTranspose2d with weight_filler={'type': 'bilinear'}", "fold": "nn.ConvTranspose2d",
+    "pixel_shuffle": "x.reshape and x.permute", "glu": "a * F.sigmoid(b), with a, b = F.chunk(x, 2, 1)",
+    "tanhshrink": "x - F.tanh(x)", "cosine_similarity": "(x * y).sum(1) / (x.norm(axis=1) * y.norm(axis=1))",
+    "pairwise_distance": "(x - y).norm(axis=1)",
+    "triplet_margin_loss": "F.relu((a - p).norm(axis=1) - (a - n).norm(axis=1) + 1).mean()",
+    "margin_ranking_loss": "F.relu(margin - y * (a - b)).mean()", "soft_margin_loss": "F.bnll(-y * x).mean()",
+    "multilabel_soft_margin_loss": "F.binary_cross_entropy_with_logits(x, y)",
+    "poisson_nll_loss": "(F.exp(x) - y * x).mean()",
+    "gaussian_nll_loss": "(F.log(var) + (x - y) ** 2 / var).mean() / 2",
+    **{name: HINTS[name] for name in (
+        "repeat_interleave gather index_select masked_select topk sort argsort unique isnan isfinite erf eq "
+        "ne lt le gt ge logical_and logical_or logical_not reciprocal rsqrt exp2 log2 log10 lerp addmm "
+        "baddbmm dist cdist flip roll narrow ravel movedim swapaxes diag diagonal trace tril triu isinf "
+        "nonzero outer count_nonzero multinomial bernoulli t floor_divide remainder nan_to_num "
+        "median").split()},
 }
 
 
@@ -99,7 +145,20 @@ TOP = {         # of torch itself
     "float32": "'float32', or numpy.float32", "float64": "'float64', or numpy.float64",
     "set_num_threads": "the environment variable MINIDROP_THREADS",
     "distributed": "mpiexec -n 2 minidrop train (docs/parallel.md)", "onnx": "md.export_onnx(net, path)",
-    "Variable": "md.Tensor(array, requires_grad=True)",
+    "Variable": "md.Tensor(array, requires_grad=True)", "is_tensor": "isinstance(x, md.Tensor)",
+    "FloatTensor": "md.tensor(x, dtype='float32')", "LongTensor": "md.tensor(x, dtype='int64')",
+    **{name: f"{numpy!r}, or numpy.{numpy}" for name, numpy in {
+        "float": "float32", "double": "float64", "long": "int64", "int64": "int64", "int32": "int32",
+        "uint8": "uint8"}.items()},
+    **dict.fromkeys(("enable_grad", "set_grad_enabled", "inference_mode"), "with md.no_grad(), or nothing"),
+    "grad": "loss.backward(), and x.grad", "jit": "nothing: nets are planned",
+    **dict.fromkeys(("amp", "autocast"), "model.to(precision='float16'), on a GPU"),
+    **dict.fromkeys(("Generator", "seed"), "numpy.random.default_rng(seed)"),
+    "randperm": "numpy.random.default_rng(0).permutation(n)",
+    "normal": "md.tensor(numpy.random.default_rng(0).normal(mean, deviation, shape))",
+    "randn_like": "md.tensor(numpy.random.default_rng(0).standard_normal(x.shape, x.dtype))",
+    **dict.fromkeys(("allclose", "equal"), "numpy.allclose(x.numpy(), y.numpy())"), "numel": "x.numel()",
+    **dict.fromkeys(("hstack", "vstack"), "md.functions.cat"), "meshgrid": "numpy.meshgrid",
 }
 
 
@@ -138,4 +197,6 @@ def hint(name: str, known: Iterable[str]) -> str:
     """Return "; use ..." for a name of PyTorch's, else the nearest known names, or ''."""
     if name in HINTS:
         return f"; use {HINTS[name]}"
+    if name.endswith("_") and name[:-1] in known and not name.startswith("_"):
+        return f"; use x = x.{name[:-1]}(...): nothing works in place"
     return "" if name.startswith("_") else nearest(name, [one for one in known if not one.startswith("_")])

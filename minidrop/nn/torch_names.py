@@ -1,5 +1,7 @@
 """PyTorch's and Keras's names of modules that have another one here, or are none: each with what to write."""
 
+from minidrop.functions.torch_names import FUNCTIONS
+
 _LOSSES = ("NLLLoss", "SmoothL1Loss", "HuberLoss", "KLDivLoss", "BCELoss")
 _MEAN = "x.mean((2, 3)) in forward for one number a channel, nn.AvgPool2d for others"
 
@@ -28,6 +30,24 @@ HINTS = {
     "InstanceNorm2d": "nn.Layer('MVN')", "LSTMCell": "nn.LSTM on one step, or nn.Recurrent",
     "GRUCell": "nn.GRU on one step", "RNNCell": "nn.RNN on one step",
     "MultiheadAttention": "nn.MultiHeadAttention", "Bilinear": "F.einsum",
+    "PixelShuffle": "x.reshape and x.permute in forward", "GLU": f"{FUNCTIONS['glu']}, in forward",
+    **{module: f"{FUNCTIONS[function]}, a function of tensors" for module, function in {
+        "CosineSimilarity": "cosine_similarity", "PairwiseDistance": "pairwise_distance",
+        "TripletMarginLoss": "triplet_margin_loss", "MarginRankingLoss": "margin_ranking_loss",
+        "SoftMarginLoss": "soft_margin_loss", "PoissonNLLLoss": "poisson_nll_loss",
+        "MultiLabelSoftMarginLoss": "multilabel_soft_margin_loss",
+        "GaussianNLLLoss": "gaussian_nll_loss"}.items()},
+    "Tanhshrink": "x - F.tanh(x) in forward", "Softmax2d": "nn.Softmax(1)",
+    **dict.fromkeys(("AlphaDropout", "FeatureAlphaDropout"), "nn.Dropout"),
+    "MaxPool1d": "nn.MaxPool2d((1, 2)) on (N, C, 1, L)", "AvgPool1d": "nn.AvgPool2d((1, 2)) on (N, C, 1, L)",
+    "ConvTranspose1d": "nn.Layer('Deconvolution', num_output=8, kernel_size=3) on (N, C, L)",
+    "ConvTranspose3d": "nn.Layer('Deconvolution', num_output=8, kernel_size=3) on (N, C, D, H, W)",
+    "InstanceNorm1d": "nn.Layer('MVN')", "LazyLinear": "nn.Linear(inputs, outputs)",
+    "LazyConv2d": "nn.Conv2d", "EmbeddingBag": "nn.Embedding, and x.mean(0) in forward",
+    "Buffer": "nn.Weight(*shape, filler=...).requires_grad_(False)",
+    **dict.fromkeys(("Transformer", "TransformerEncoder", "TransformerEncoderLayer", "TransformerDecoder",
+                     "TransformerDecoderLayer"), "a module of nn.MultiHeadAttention, nn.LayerNorm and "
+                    "nn.Linear (docs/transformers.md)"),
     **dict.fromkeys(("DataParallel", "parallel"), "md.Solver.of(..., communicator=world()) under mpiexec "
                     "(docs/how_to/several_machines.md)"),
     "Dense": "nn.Linear(inputs, outputs)", "Conv2D": "nn.Conv2d", "Conv1D": "nn.Conv1d",
@@ -44,6 +64,14 @@ METHODS = {     # of a module
     "register_buffer": "nn.Weight(*shape, filler=...).requires_grad_(False) as an attribute",
     **dict.fromkeys(("register_parameter", "parameter"), "nn.Weight(*shape, filler=...) as an attribute"),
     "buffers": "named_buffers()",
-    **dict.fromkeys(("register_forward_hook", "register_hook"), "a call in the forward of your own module"),
+    **dict.fromkeys(("register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook",
+                     "register_hook"), "a call in the forward of your own module"),
+    **dict.fromkeys(("register_module",), "add_module(name, module), or an attribute"),
+    "get_submodule": "dict(module.named_modules())[path]", "get_buffer": "dict(module.named_buffers())[path]",
+    "get_parameter": "dict(module.named_parameters())[path]",
+    "compile": "it as it is: nets are planned", "device": "backend.name",
+    "save": "state_dict() with numpy.savez", "load": "load_state_dict",
+    "fit": "md.Solver.of(module, loss, optimizer, train)", "predict": "module.eval()(x)",
+    "summary": "print(module.net_for(x))",
     "share_memory": "mpiexec -n 2 minidrop train (docs/parallel.md)",
 }

@@ -18,6 +18,7 @@ from minidrop.optim.clipping import clip_grad_norm
 from minidrop.optim.learning_rates import LearningRates, find_learning_rate
 from minidrop.optim.optimizer import Optimizer, ParamGroup
 from minidrop.optim.optimizers import SGD, AdaDelta, AdaGrad, Adam, AdamW, Nesterov, RMSProp
+from minidrop.optim.torch_names import HINTS
 from minidrop.solver.ema import EMA
 
 __all__ = ["EMA", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "LearningRates", "Nesterov", "Optimizer",
@@ -25,10 +26,7 @@ __all__ = ["EMA", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "LearningRates"
 
 
 def __getattr__(name: str) -> NoReturn:
-    hints = {"lr_scheduler": "md.optim.schedulers", "RMSprop": "md.optim.RMSProp",
-             "Adagrad": "md.optim.AdaGrad", "Adadelta": "md.optim.AdaDelta",
-             "swa_utils": "md.optim.EMA", "LBFGS": "md.optim.SGD with momentum"}
-    raise no_attribute(__name__, name, __all__, hints)
+    raise no_attribute(__name__, name, __all__, HINTS)
 
 
 def __dir__() -> list[str]:

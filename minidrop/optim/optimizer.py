@@ -6,15 +6,16 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from minidrop.autograd import Parameter
 from minidrop.config.numbers import real_number, truth
-from minidrop.errors import ConfigError, SnapshotError, in_short, nearest
+from minidrop.errors import ConfigError, SnapshotError, in_short, nearest, no_member
 from minidrop.functions.explained import says_arguments
 from minidrop.optim.clipping import require_finite, total_norm
+from minidrop.optim.torch_names import OPTIMIZER
 from minidrop.solver.named import Parameters, check_unmoved, checked_state, named_parameters
 from minidrop.solver.rule_update import RuleUpdate
 from minidrop.solver.rules import UpdateRule, range_problems
@@ -145,6 +146,10 @@ class Optimizer:
         is_groups = isinstance(given, list) and bool(given) and isinstance(given[0], Mapping)
         for group in given if is_groups else [{"params": given}]:
             self.add_param_group(group)
+
+    if not TYPE_CHECKING:       # or every name would be one of an Optimizer's
+        def __getattr__(self, name: str) -> NoReturn:
+            raise no_member(self, name, OPTIMIZER)
 
     def __setattr__(self, name: str, value: Any) -> None:
         known = vars(self).get("defaults", ())

@@ -9,14 +9,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from minidrop.config.numbers import real_number, whole_number
-from minidrop.errors import ConfigError, SnapshotError
+from minidrop.errors import ConfigError, SnapshotError, no_attribute, no_member
 from minidrop.functions.explained import says_arguments
 from minidrop.optim.optimizer import Optimizer
+from minidrop.optim.torch_names import SCHEDULER, SCHEDULERS
 from minidrop.solver.lr_policy import Schedule
 from minidrop.solver.named import checked_state
 
@@ -49,6 +50,10 @@ class Scheduler:
             raise ConfigError(f"{type(optimizer).__name__} has no momentum that a scheduler could change")
         self._set_base([group.lr for group in self.groups])
         self._apply()
+
+    if not TYPE_CHECKING:       # or every name would be one of a Scheduler's
+        def __getattr__(self, name: str) -> NoReturn:
+            raise no_member(self, name, SCHEDULER)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("lr_policy", "settings", "base_lr") or name in vars(self).get("_settings", ()):
@@ -201,3 +206,7 @@ def onecycle(optimizer: Optimizer, max_lr: float, max_iter: int, pct_start: floa
                           f"{warmup_iter}")
     return Scheduler(optimizer, "onecycle", momentum, max_lr=max_lr, max_iter=max_iter, pct_start=pct_start,
                      min_lr=min_lr, warmup_iter=warmup_iter)
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise no_attribute(__name__, name, __all__, SCHEDULERS)

@@ -38,7 +38,7 @@ def names(tmp_path, monkeypatch):
             "x": x, "y": x * 2, "rows": np.arange(2), "i": np.array([1, 0]), "shape": (2, 3),
             "f": "model.npz", "a": np.ones((3, 4), "f"), "device": "cpu", "d": [1.0, 2.0], "max_lr": 0.5,
             "max_iter": 10, "net": net, "state": md.to_torch_state_dict(net), "model": model,
-            "print": lambda *_: None}
+            "encoder": nn.Embedding(9, 4), "decoder": nn.Linear(4, 9), "print": lambda *_: None}
 
 
 def evaluate(code, names, own):
