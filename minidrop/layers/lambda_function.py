@@ -48,8 +48,9 @@ class Lambda(Layer):
     def setup(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
         handed = self.context.handed.get(self.name)
         if handed is None:
-            raise ConfigError("a Lambda runs a Python function, which no file can hold: describe the net "
-                              "with md.nn.Lambda, or write a layer of your own (md.register_layer)")
+            raise ConfigError("a Lambda runs a Python function, which no file can hold: what files are to "
+                              "hold is made of the layers, the operators and the functions of md.nn that "
+                              "are layers, or of layers of your own (md.register_layer)")
         known = isinstance(handed, Measured)
         self.function = handed.function if known else handed
         self.measured: dict[tuple[tuple[int, ...], ...], list[tuple[int, ...]]] = {}

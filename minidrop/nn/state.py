@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 _STATE = re.compile(r"(.*\.)?(state:(?:train|eval):\d+:[^:]+)")   # a path, and a name of carried_states
 
 
+# Ends of names in PyTorch's state_dicts that are called otherwise here.
+_OF_PYTORCH = ("running_mean", "running_var", "_ih_l0", "_hh_l0", "in_proj_weight", "in_proj_bias")
+
+
 class State:
     """The part of Module that concerns its arrays as a whole. Layers own them; other modules have none."""
 
@@ -106,6 +110,8 @@ class State:
                     lines.append(f"{name!r}: {problem}")
                 arrays[name] = array
         if lines:
+            if any(name.endswith(_OF_PYTORCH) for name in map(str, unknown)):
+                lines.append("md.from_torch_state_dict(module.net_for(x), state) reads PyTorch's")
             raise SnapshotError(f"{self.describe()}: the state does not fit: " + "; ".join(lines))
         for name, array in arrays.items():
             with known[name].backend.active():

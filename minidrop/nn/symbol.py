@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator
 from functools import partial
@@ -158,14 +159,18 @@ class Symbol:
     def _with(self, other, kind, function, same):
         """Return same(a, b) for operands of one shape, else a layer `kind` that gives the smaller axes.
 
-        Where they broadcast in another way, function(a, b) as a Lambda.
+        They are the last ones, or the first ones of an operand whose others have length 1. Where the two
+        broadcast in another way, function(a, b) as a Lambda.
         """
         other = self._operand(other)
         a, b = self, other
         if a.shape == b.shape:
             return same(a, b)
-        if b.ndim > a.ndim:
+        if b.ndim > a.ndim or b.ndim == a.ndim and math.prod(a.shape) < math.prod(b.shape):
             a, b = b, a
+        first = _alike(a.shape, b.shape)
+        if a.ndim == b.ndim and first and all(length == 1 for length in b.shape[first:]):
+            return self.trace.add(kind, [a, b.reshape(b.shape[:first])], axis=0)
         if b.ndim and a.shape[a.ndim - b.ndim:] != b.shape:
             return self.trace.add_function(function, [self, other], kind=function.__name__)
         return self.trace.add(kind, [a, b], axis=a.ndim - b.ndim)

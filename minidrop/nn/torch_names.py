@@ -67,6 +67,8 @@ METHODS = {     # of a module
     **dict.fromkeys(("register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook",
                      "register_hook"), "a call in the forward of your own module"),
     **dict.fromkeys(("register_module",), "add_module(name, module), or an attribute"),
+    "extend": "append(module) for each",
+    **dict.fromkeys(("insert", "pop"), "nn.Sequential(*modules) of a list"),
     "get_submodule": "dict(module.named_modules())[path]", "get_buffer": "dict(module.named_buffers())[path]",
     "get_parameter": "dict(module.named_parameters())[path]",
     "compile": "it as it is: nets are planned", "device": "backend.name",

@@ -224,18 +224,19 @@ def test_weights_alone_are_arguments():
     np.testing.assert_allclose(net(x).numpy(), x @ np.maximum(a.T, 0) + a.sum() + b.sum(), rtol=1e-5)
 
 
-def test_a_weight_that_broadcasts_is_one_layer():
+@in_turn("shape, types", [((3, 1), ["Reshape", "Scale"]), ((1, 4), ["Lambda"]), ((4,), ["Scale"])])
+def test_a_weight_that_broadcasts(shape, types):
     class Net(nn.Module):
         def __init__(self):
-            self.w = nn.Weight(3, 1, filler={"type": "constant", "value": 2.0})
+            self.w = nn.Weight(*shape, filler={"type": "constant", "value": 2.0})
 
         def forward(self, x):
             return x * self.w
 
     net, x = Net().to("cpu"), np.arange(12, dtype="f").reshape(3, 4)
     np.testing.assert_array_equal(net(x).numpy(), x * 2)
-    types = [layer.type for layer in net.net_for(x).config.message.layer]
-    assert types == ["Input", "Parameter", "Lambda"]
+    found = [layer.type for layer in net.net_for(x).config.message.layer]
+    assert found == ["Input", "Parameter", *types]
 
 
 def test_names_of_modules_stay_when_a_function_of_that_name_is_called():
@@ -278,3 +279,37 @@ def test_a_distance_of_two_calls_can_be_exported(tmp_path):
     md.export_onnx(net.net_for(a, b), tmp_path / "twins.onnx")
     got, = onnxruntime.InferenceSession(tmp_path / "twins.onnx").run(None, {"a": a, "b": b})
     np.testing.assert_allclose(got, net(a, b).numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("records", [1, 4])
+def test_a_gate_of_channels_is_a_scale_through_which_drops_pass(records):
+    """x (N, C, H, W) * gate (N, C, 1, 1), as in squeeze-and-excitation nets."""
+    class Gated(nn.Module):
+        def __init__(self):
+            self.conv, self.drop = nn.Conv2d(2, 12, 3), nn.ApproxDropout(0.5)
+            self.gate, self.last = nn.Linear(12, 12), nn.Conv2d(12, 3, 1)
+
+        def forward(self, x):
+            h = self.drop(self.conv(x).relu())
+            gate = self.gate(h.mean((2, 3))).sigmoid().unsqueeze(-1).unsqueeze(-1)
+            return self.last(self.joined(gate, h) - h.mean(1, keepdim=True))
+
+        def joined(self, gate, h):
+            return gate * h
+
+    class Plain(Gated):
+        def joined(self, gate, h):
+            return nn.Lambda(lambda one, other: one * other)(gate, h)
+
+    x, grads = np.random.default_rng(3).standard_normal((records, 2, 5, 5)), []
+    for kind in (Gated, Plain):
+        net = kind().set_seed(2).to("cpu", "float64")
+        y = net(x)
+        (y * y).sum().backward()
+        grads.append([y.numpy(), *(p.grad for p in net.parameters())])
+        types = [layer.type for layer in net.net_for(x).config.message.layer]
+        assert ("Scale" in types) == (kind is Gated)
+        lines = list(net.net_for(x).plan.lines())
+        assert "conv computes only the units kept by drop" in lines
+    for one, other in zip(*grads, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)

@@ -457,6 +457,9 @@ MISTAKES = {
         1, 1, bias=False).to("cpu").load_state_dict({"weight": np.array([[1e60]])}),
     "ModuleList is a list: call its modules, or use nn.Sequential":
         lambda: nn.ModuleList([nn.ReLU()]).to("cpu")(VECTORS),
+    "an array 'running_var' that the module has not; md.from_torch_state_dict(module.net_for(x), state)":
+        lambda: nn.BatchNorm(2).to("cpu").load_state_dict(
+            dict.fromkeys(("weight", "bias", "running_mean", "running_var"), np.ones(2))),
     "a Module cannot be pickled": lambda: pickle.dumps(nn.ReLU()),
     "a device cannot be pickled, nor what computes on it: save the state_dict() of a module, an optimizer":
         lambda: pickle.dumps(md.optim.Adam(nn.Linear(8, 2).to("cpu").parameters())),
