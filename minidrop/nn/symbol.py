@@ -9,10 +9,13 @@ from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
+
 from minidrop import functions
 from minidrop.autograd import Tensor
 from minidrop.errors import ConfigError
 from minidrop.functions.described import described
+from minidrop.functions.operands import as_number
 
 if TYPE_CHECKING:
     from minidrop.nn.trace import Trace
@@ -73,12 +76,12 @@ class Symbol:
     # -- arithmetic ------------------------------------------------------------------------------------------
     def __add__(self, other):
         if isinstance(other, Real):
-            return self._power(shift=float(other))
+            return self._power(shift=_real("+", other))
         return self._with(other, "Bias", functions.add, lambda a, b: a.trace.add("Eltwise", [a, b]))
 
     def __sub__(self, other):
         if isinstance(other, Real):
-            return self._power(shift=-float(other))
+            return self._power(shift=-_real("-", other))
         other = self._operand(other)
         if other.shape == self.shape:
             return self.trace.add("Eltwise", [self, other], coeff=[1, -1])
@@ -86,12 +89,12 @@ class Symbol:
 
     def __rsub__(self, other):
         if isinstance(other, Real):
-            return self._power(scale=-1.0, shift=float(other))
+            return self._power(scale=-1.0, shift=_real("-", other))
         return self._operand(other) - self
 
     def __mul__(self, other):
         if isinstance(other, Real):
-            return self._power(scale=float(other))
+            return self._power(scale=_real("*", other))
         return self._with(other, "Scale", functions.multiply,
                           lambda a, b: a.trace.add("Eltwise", [a, b], operation="PROD"))
 
@@ -99,7 +102,7 @@ class Symbol:
         if isinstance(other, Real):
             if not other:
                 return self._computed(operator.truediv, self, other)
-            return self._power(scale=1 / float(other))
+            return self._power(scale=1 / _real("/", other))
         return self * self._operand(other) ** -1
 
     def __rtruediv__(self, other):
@@ -107,7 +110,7 @@ class Symbol:
 
     def __pow__(self, other):
         if isinstance(other, Real):
-            return self._power(power=float(other))
+            return self._power(power=_real("**", other))
         return functions.pow(self, other)
 
     def __rpow__(self, other):
@@ -310,6 +313,11 @@ class Symbol:
             own = getattr(functions, name) if name in ALIKE else described(getattr(Tensor, name))
             return partial(own, self)
         raise _NoAttribute(f"{name!r}, of {self!r}: {REMEDY}")
+
+
+def _real(what, number):
+    """Return a number as a float; raises TensorError for a whole one that no float is as large as."""
+    return float(as_number(what, np.dtype(float), number))
 
 
 def _of_numbers(function, numbers, *tensors):

@@ -17,6 +17,8 @@ F = md.functions
 def numbers(*shape, seed=0):
     return np.random.default_rng([seed, *shape]).uniform(0.5, 2, shape)
 
+HUGE = 10**400
+
 
 class Of(nn.Module):
     """A module of a function of Symbols."""
@@ -116,6 +118,14 @@ def test_numbers_that_float32_lacks_give_what_a_tensor_gives(function):
     expected = function(md.Tensor(A.astype("float32"))).numpy()
     assert not np.isfinite(expected).all()
     np.testing.assert_array_equal(Of(function).to("cpu")(A).numpy(), expected)
+
+
+@in_turn("function", [lambda a: a + HUGE, lambda a: HUGE - a, lambda a: a - HUGE, lambda a: a * HUGE,
+                      lambda a: a / HUGE, lambda a: HUGE / a, lambda a: a ** HUGE, lambda a: a // HUGE])
+def test_a_whole_number_that_no_float_reaches_is_refused_as_by_a_tensor(function):
+    for call in (function, Of(function).to("cpu")):
+        with pytest.raises(md.TensorError, match="cannot hold a number of 401 digits"):
+            call(md.Tensor(A.astype("float32")))
 
 
 def test_a_symbol_is_its_own_copy():
