@@ -70,9 +70,10 @@ def requirements():
 
 
 def _lowest(line):
-    found = re.fullmatch(r"([\w-]+)(\[\w+\])? >=([\d.]+)(?:,<[\d.]+)?", line)
+    found = re.fullmatch(r"([\w-]+)(\[\w+\])? >=([\d.]+)(?:,<[\d.]+)?(?:; .+)?", line)
     if found is None:
-        raise SystemExit(f"setup.cfg: expected NAME >=VERSION or NAME >=VERSION,<VERSION, got {line!r}")
+        raise SystemExit(f"setup.cfg: expected NAME >=VERSION or NAME >=VERSION,<VERSION, perhaps with a "
+                         f"marker behind it, got {line!r}")
     return found[1], f"{found[1]}{found[2] or ''}=={found[3]}"
 
 

@@ -4,7 +4,9 @@ OpenBLAS's workers spin for tens of milliseconds after every product before they
 ours that starts meanwhile shares its core with a spinning worker, and the step takes *longer*.
 OPENBLAS_THREAD_TIMEOUT (a power of two, in clock ticks) shortens the spin. OpenBLAS reads it once, when
 NumPy is loaded. So minidrop sets it when it is imported; if NumPy came first, it has OpenBLAS read it again
-and restart its workers. If that is impossible, our kernels stay on one thread, and `notice` says so.
+and restart its workers. Where it cannot (the wheels of NumPy 2.5 hide the functions), our products leave
+BLAS one thread and are cut for ours (products.py); and where not even that can be set, our kernels stay on
+one thread, and `notice` says so.
 """
 
 import atexit
@@ -77,15 +79,34 @@ def _is_count(text):
 def _thread_count():
     if _is_count(_chosen):
         return int(_chosen)
-    return _cores() if _is_short else 1
+    return _cores() if _is_short or _is_alone else 1
+
+
+@cache
+def _blas():
+    """Return what tells and sets the number of threads of NumPy's OpenBLAS; None where it has neither."""
+    for path in _openblas(Path(sys.modules["numpy"].__file__ or "")):
+        for name in ("scipy_openblas_{}_num_threads64_", "openblas_{}_num_threads64_",
+                     "openblas_{}_num_threads"):
+            try:
+                library = ctypes.CDLL(str(path))
+                get, put = (getattr(library, name.format(verb)) for verb in ("get", "set"))
+            except (OSError, AttributeError):
+                continue
+            get.argtypes, get.restype, put.argtypes, put.restype = (), ctypes.c_int, (ctypes.c_int,), None
+            return get, put
+    return None
 
 
 _chosen = os.environ.get("MINIDROP_THREADS", "").strip()
 _is_short = _spin_is_short()
+_is_alone = not _is_short and _blas() is not None
 COUNT = _thread_count()
+CUTS = _is_alone and COUNT > 1      # whether products are cut for our threads, and BLAS has one
 # Below this a second thread that has to be woken costs more than it saves (scripts/benchmarks/bench_mlp.py,
 # 1024 and 2048), and below the other number one that waits for work.
 _LEAST_ELEMENTS, _LEAST_SHARED = 3 << 19, 1 << 18
+TERMS = 4           # products of two numbers, in BLAS, take about as long as one streamed element
 _tasks: queue.SimpleQueue[tuple] = queue.SimpleQueue()  # (kernel, arguments, where to put None or the error)
 _workers: list[threading.Thread] = []
 _relay: Any = None      # the workers that wait for work in compiled code, see relay.py; None: they sleep
@@ -103,7 +124,7 @@ def notice() -> None:
     if _chosen and not _is_count(_chosen) and not _noticed:
         log.warning("MINIDROP_THREADS: expected a number of threads, 1 to %d, got %r; minidrop's kernels use "
                     "%d", MOST, _chosen[:40], COUNT)
-    if COUNT == 1 < _cores() and not _is_short and not _noticed:
+    if COUNT == 1 < _cores() and not (_is_short or _is_alone or _noticed):
         log.warning("NumPy was imported before minidrop, and its BLAS cannot be told to share the cores: "
                     "minidrop's own kernels use one; import minidrop first, or set %s=%s", _VARIABLE,
                     _SPIN_TICKS_LOG2)
@@ -115,7 +136,7 @@ def _forget_workers():
     global _tasks, _relay, _starting
     _tasks, _relay, _starting = queue.SimpleQueue(), None, threading.RLock()
     _workers.clear()
-    _blas_on_one_thread.forget()
+    blas_on_one_thread.forget()
 
 
 if hasattr(os, "register_at_fork"):
@@ -237,7 +258,7 @@ def by_parts(work: Callable, parts: int, elements: int) -> None:
         work(0, parts)
         return
     even = parts if parts < COUNT else parts - parts % COUNT
-    with _blas_on_one_thread:
+    with blas_on_one_thread:
         by_rows(work, even, elements)
     if even < parts:
         work(even, parts)
@@ -270,23 +291,7 @@ class _BlasOnOneThread:
         self.lock, self.inside = threading.Lock(), 0
 
 
-_blas_on_one_thread = _BlasOnOneThread()
-
-
-@cache
-def _blas():
-    """Return what tells and sets the number of threads of NumPy's OpenBLAS; None where it has neither."""
-    for path in _openblas(Path(sys.modules["numpy"].__file__ or "")):
-        for name in ("scipy_openblas_{}_num_threads64_", "openblas_{}_num_threads64_",
-                     "openblas_{}_num_threads"):
-            try:
-                library = ctypes.CDLL(str(path))
-                get, put = (getattr(library, name.format(verb)) for verb in ("get", "set"))
-            except (OSError, AttributeError):
-                continue
-            get.argtypes, get.restype, put.argtypes, put.restype = (), ctypes.c_int, (ctypes.c_int,), None
-            return get, put
-    return None
+blas_on_one_thread = _BlasOnOneThread()
 
 
 @atexit.register

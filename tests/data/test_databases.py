@@ -331,8 +331,9 @@ def as_nobody():
 
 
 @pytest.mark.parametrize("kind", PACKAGES)
-def test_permission_denied_is_no_damage(as_nobody, kind):
+def test_permission_denied_is_no_damage(request, kind):
     pytest.importorskip(PACKAGES[kind], reason="the package that reads such databases")
+    as_nobody = request.getfixturevalue("as_nobody")
     path = make(as_nobody / "db", kind, [write_datum(IMAGES[0], 0)])
     for file in path.iterdir():
         file.chmod(0)

@@ -400,7 +400,7 @@ MISTAKES = {
     "reduction should be 'mean' or 'sum', got an array of shape (2,)": lambda: nn.MSELoss(np.ones(2)),
     "lists and dicts are nested too deeply": lambda: nn.ReLU()(DEEP),
     "train: expected True or False, got an array of shape (2,)": lambda: nn.ReLU().train(np.ones(2)),
-    "unknown device list: expected auto, cpu or cuda:N": lambda: nn.ReLU().to(DEEP),
+    ": expected auto, cpu or cuda:N": lambda: nn.ReLU().to(DEEP),
     "Layer: inputs: expected a list or None, got 3": lambda: nn.Layer("ReLU", inputs=3),
     "GELU: name: expected a text or None, got ndarray": lambda: nn.GELU(name=np.ones(3)),
     "MultiHeadAttention: heads: expected a whole number, got NoneType":

@@ -21,7 +21,7 @@ from minidrop.backend.numpy.pooling import Pooling
 from minidrop.backend.numpy.random import RandomNumbers
 from minidrop.backend.numpy.thin import ThinProducts
 from minidrop.backend.numpy.update import Updates
-from minidrop.kernels import threads
+from minidrop.kernels import products, threads
 
 
 class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Attention, RandomNumbers, ThinProducts,
@@ -62,10 +62,9 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Attention, Ran
         a = a.T if trans_a else a
         b = b.T if trans_b else b
         if out is not None and out.ndim == 2 and not out.flags.c_contiguous:
-            return np.matmul(a, b, out=out)
+            return products.matmul(a, b, out)
         place = self.empty((a.shape[0], b.shape[1]), a.dtype) if out is None or out.ndim == 3 else out
-        # dot, not matmul: it passes a transposed operand to BLAS without a copy, and has a case for A A^T.
-        product = np.dot(a, b, out=place)
+        product = products.dot(a, b, place)
         if out is None or out is place:
             return product
         out[...] = product.reshape(out.shape)
@@ -79,9 +78,11 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Attention, Ran
                 made = makers[i]()
                 results[i] = made if isinstance(made, Late) else self.gemm(*made)
 
-        # A product takes about a quarter of a streamed element's time for each term.
-        threads.by_parts(some, len(makers), terms // 4)
+        threads.by_parts(some, len(makers), terms // threads.TERMS)
         return results
+
+    def gemm_stack(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return products.matmul(a, b, self.empty((*a.shape[:2], b.shape[2]), a.dtype))
 
     def add_to_rows(self, y: np.ndarray, b: np.ndarray) -> None:
         def some(first, last):

@@ -6,7 +6,7 @@ import numpy as np
 
 from minidrop.backend.generic import Backend
 from minidrop.errors import ShapeError
-from minidrop.kernels import threads
+from minidrop.kernels import products, threads
 
 LEAST_USES = 8              # of packed weights
 LEAST_WEIGHTS = 1 << 14
@@ -77,7 +77,7 @@ class ThinProducts(Backend):
             return self.gemm(a, b, trans_b=trans_b)
         # Transposed: OpenBLAS is a quarter faster if the short side is the inner axis of the result.
         b = b if trans_b else b.T
-        return np.dot(b, a.T, out=self.empty((b.shape[0], a.shape[0]), a.dtype)).T
+        return products.dot(b, a.T, self.empty((b.shape[0], a.shape[0]), a.dtype)).T
 
     def _packed_product(self, a, b, trans_b):
         from minidrop.kernels.crew import crew

@@ -1,0 +1,42 @@
+"""Products that are cut for the kernels' threads equal those of NumPy."""
+
+import numpy as np
+import pytest
+from cases import in_turn
+
+from minidrop.kernels import products, threads
+
+
+@pytest.fixture(autouse=True)
+def cuts(monkeypatch):
+    monkeypatch.setattr(threads, "CUTS", threads._blas() is not None)
+    monkeypatch.setattr(threads, "COUNT", 3)
+
+
+def numbers(*shape):
+    return np.random.default_rng(shape).standard_normal(shape)
+
+
+@in_turn("shape", [(300, 200, 170), (170, 200, 300), (1, 2000, 1200), (1200, 2000, 1), (2, 3, 4), (0, 3, 4),
+                   (3, 0, 2)])
+@in_turn("turned", ["", "a", "b", "ab"])
+def test_dot(shape, turned):
+    rows, inner, columns = shape
+    a = numbers(inner, rows).T if "a" in turned else numbers(rows, inner)
+    b = numbers(columns, inner).T if "b" in turned else numbers(inner, columns)
+    out = np.empty((rows, columns))
+    assert products.dot(a, b, out) is out
+    np.testing.assert_allclose(out, a @ b, rtol=0, atol=1e-11)
+    wide = np.empty((rows, columns + 5))
+    assert products.matmul(a, b, wide[:, 2:-3]) is not None
+    np.testing.assert_allclose(wide[:, 2:-3], a @ b, rtol=0, atol=1e-11)
+
+
+def test_a_product_with_its_own_transpose():
+    a = numbers(400, 500)
+    np.testing.assert_allclose(products.dot(a, a.T, np.empty((400, 400))), a @ a.T, rtol=0, atol=1e-11)
+
+
+def test_stacks():
+    a, b = numbers(7, 100, 80), numbers(7, 90, 80).transpose(0, 2, 1)
+    np.testing.assert_allclose(products.matmul(a, b, np.empty((7, 100, 90))), a @ b, rtol=0, atol=1e-11)
