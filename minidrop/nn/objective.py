@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -99,6 +100,7 @@ class Objective:
 
     def _called(self, trace, name, function, as_result, scores, targets):
         """Return the Symbol of function(scores, *targets)."""
+        _check_takes(name, function, scores, targets)
         if isinstance(function, Module) and function.traced:
             result = trace.run(function, (scores, *targets), {})
         else:
@@ -191,6 +193,21 @@ def _is_symbol(value):
 
 def _said(name):
     return "the loss" if name == "loss" else f"metric {name!r}"
+
+
+def _check_takes(name, function, scores, targets):
+    """Raise ConfigError unless a loss or metric can be called with what the model returns and the targets."""
+    try:
+        takes = inspect.signature(function.forward if isinstance(function, Module) else function)
+    except (TypeError, ValueError):     # of what is no Python, or cannot be called
+        return
+    try:
+        takes.bind(scores, *targets)
+    except TypeError as error:
+        several = isinstance(scores, tuple | list | dict)
+        returned = f", a {type(scores).__name__} of {len(scores)} as one argument," if several else ""
+        raise ConfigError(f"{_said(name)} is called with what the model returns{returned} and "
+                          f"{len(targets)} target{'s' * (len(targets) != 1)}: {error}") from None
 
 
 def _weigh(message, blob):

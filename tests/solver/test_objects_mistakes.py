@@ -107,6 +107,12 @@ MISTAKES = [
      "a Solver has one rule, the groups have Nesterov, SGD"),
     (lambda: broken(loss=lambda scores, labels: scores), r"the loss: expected one number for a batch, "
                                                          r"got shape \(16, 4\); take its mean"),
+    (lambda: broken(loss=lambda scores: scores.sum()), "the loss is called with what the model returns and 1 "
+                                                       "target: too many positional arguments"),
+    (lambda: broken(Reshaped(lambda y, x: (y, y)), loss=lambda one, two, labels: (one - two).sum()),
+     "the loss is called with what the model returns, a tuple of 2 as one argument, and 1 target: missing a "
+     "required argument: 'labels'"),
+    (lambda: broken(metrics={"m": lambda scores: 1.0}, test=loader()), "metric 'm' is called with wh"),
     (lambda: broken(loss=lambda scores, labels: 1.0), "the loss should return a Tensor, .* got float"),
     (lambda: broken(metrics={"m": lambda scores, _: scores.numpy()}, test=loader()), "'m': expected one n"),
     (lambda: broken(loss=nn.Layer("SoftmaxWithLoss", loss_weight=0.5)), "loss_weight has no effect on a m"),
