@@ -1,7 +1,6 @@
 """A pattern family is one file: the worked example in docs/examples, used like any other family."""
 
 import importlib.util
-import os
 import subprocess
 import sys
 from functools import partial
@@ -164,10 +163,11 @@ def test_what_fails_in_imported_code(minidrop, code, message, tmp_path):
 def test_imported_code_comes_once_before_or_after_caffes_flags_and_hides_no_module(tmp_path):
     (tmp_path / "copy.py").write_text("print('imported')")
     (tmp_path / "net.prototxt").write_text(NET.replace("ALIGNED", "ROW"))
+    (tmp_path / "bin").mkdir()      # where Python looks first, as for the command: -m would look here
+    (tmp_path / "bin" / "run.py").write_text("from minidrop.cli import main\nmain()")
     imports = ["--import", "copy.py", "--import=./copy.py"]
     for arguments in ([*imports, "-phase=TRAIN", "check"], ["-phase", "TRAIN", *imports, "check"]):
-        result = subprocess.run([sys.executable, "-m", "minidrop", *arguments, "net.prototxt"],
-                                capture_output=True, text=True, timeout=120, cwd=tmp_path,
-                                env={**os.environ, "PYTHONSAFEPATH": "1"})
+        result = subprocess.run([sys.executable, "bin/run.py", *arguments, "net.prototxt"],
+                                capture_output=True, text=True, timeout=120, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
         assert result.stdout.count("imported") == 1 and "phase TRAIN" in result.stdout
