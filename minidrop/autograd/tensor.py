@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -305,6 +306,27 @@ class Parameter(Tensor):
     def note_change(self) -> None:
         """Record that the values have changed in place: backward passes of before must not read them."""
         self.changed = next(graph.clock)
+
+    @staticmethod
+    @contextmanager
+    def other_values(parameters: Iterable[Parameter]) -> Iterator[None]:
+        """Within this context parameters hold other values, behind it those of before again.
+
+        Passes of before may run backward behind it, but not within it; those of within it not behind it.
+        """
+        before = [(parameter, parameter.changed) for parameter in parameters]
+        for parameter, _ in before:
+            parameter.note_change()
+        begun = next(graph.clock)
+        try:
+            yield
+        finally:
+            is_quiet = next(graph.clock) == begun + 1       # no function is of within
+            for parameter, changed in before:
+                if is_quiet:
+                    parameter.changed = changed
+                else:
+                    parameter.note_change()
 
     def scale_grad(self, factor: float) -> None:
         """Multiply the gradient by a number."""

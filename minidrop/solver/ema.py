@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from minidrop.autograd import Parameter
 from minidrop.config.numbers import real_number
 from minidrop.errors import ConfigError, SnapshotError, fits_into_memory
 from minidrop.solver.named import Parameters, check_unmoved, checked_state, named_parameters
@@ -98,23 +99,26 @@ class EMA:
         self._refuse_applied("applied")
         with fits_into_memory("EMA: a copy of the weights"):
             self._weights = {name: self._copy(p) for name, p in self.parameters.items()}
-        try:
-            self._write(self.averages)
-            yield
-        finally:
-            self._write(self._weights)
-            self._weights = None
+        with Parameter.other_values(self.parameters.values()):
+            try:
+                self._write(self.averages)
+                yield
+            finally:
+                self._write(self._weights)
+                self._weights = None
 
     @contextmanager
     def withheld(self) -> Iterator[None]:
         """Within this context the parameters hold their weights, even if it is entered within `applied`."""
-        weights, self._weights = self._weights, None
-        if weights is not None:
-            self._write(weights)
-        try:
+        if self._weights is None:
             yield
-        finally:
-            if weights is not None:
+            return
+        weights, self._weights = self._weights, None
+        with Parameter.other_values(self.parameters.values()):
+            try:
+                self._write(weights)
+                yield
+            finally:
                 self._write(self.averages)
                 self._weights = weights
 

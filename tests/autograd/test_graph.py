@@ -114,6 +114,26 @@ class TestParametersThatChange:
         with pytest.raises(GraphError, match="whose values have changed since forward"):
             y.backward()
 
+    def test_averages_in_their_place(self):
+        model, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).to("cpu"), numbers(6, 3)
+        averages = optim.EMA(model.named_parameters(), 0.5)
+        model[2].weight.data[...] += 1
+        before, after = model(x).sum(), model(x).sum()
+        with averages.applied():
+            with pytest.raises(GraphError, match="whose values have changed since forward"):
+                before.backward()
+            with md.no_grad():
+                model(x)
+        after.backward()                # they are the weights again
+        with averages.applied():
+            within, also = model(x).sum(), model(x).sum()
+            also.backward()
+            with averages.withheld(), pytest.raises(GraphError, match="whose values have changed"):
+                within.backward()
+            within = model(x).sum()
+        with pytest.raises(GraphError, match="whose values have changed since forward"):
+            within.backward()
+
     def test_a_restored_optimizer(self, parts):
         """A pass of before is not refused, one of after a step within it is."""
         weights, optimizer, x = parts
