@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from minidrop.errors import ConfigError, in_short, nearest
 from minidrop.functions.explained import says_arguments
-from minidrop.optim.optimizer import Optimizer, made_rule
+from minidrop.optim.optimizer import Optimizer, ParamGroup, made_rule
 from minidrop.optim.rules import AdamOfCorrected, GradientMomentum, GradientNesterov
 from minidrop.solver.named import Parameters
 from minidrop.solver.rules import UpdateRule, adadelta, adagrad, adam, adamw, nesterov, rmsprop, sgd
@@ -34,6 +34,13 @@ class SGD(Optimizer):
                  nesterov: bool = False, l1: bool = False, form: str = "caffe"):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay,
                                   "nesterov": nesterov, "l1": l1, "form": form})
+
+    def add_param_group(self, group: Mapping[str, Any]) -> ParamGroup:
+        options = {**self.defaults, **group} if isinstance(group, Mapping) else {}
+        if options.get("nesterov") is True and options["momentum"] == 0:
+            raise ConfigError(f"{type(self).__name__}: nesterov=True changes nothing without a momentum; "
+                              f"give one above 0, such as momentum=0.9")
+        return super().add_param_group(group)
 
     def rule(self, options: Mapping[str, Any]) -> UpdateRule:
         kinds = {"caffe": (sgd.SGD, nesterov.Nesterov), "pytorch": (GradientMomentum, GradientNesterov)}

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from minidrop.autograd import Parameter
+from minidrop.autograd import Parameter, Tensor
 from minidrop.errors import ConfigError, SnapshotError, kind_of, nearest
 
 Parameters: TypeAlias = Mapping[str, Parameter] | Iterable[Parameter | tuple[str, Parameter]]
@@ -32,7 +32,8 @@ def named_parameters(params: Parameters, first: int = 0) -> dict[str, Parameter]
         name, parameter = one if isinstance(one, tuple) and len(one) == 2 else (None, one)
         if not isinstance(parameter, Parameter):
             raise ConfigError(f"params: expected Parameters or pairs (name, Parameter), got "
-                              f"{type(one).__name__} at place {i}")
+                              f"{type(one).__name__} at place {i}"
+                              + "; md.Parameter(array) is a tensor that is trained" * isinstance(one, Tensor))
         if not name:
             own = parameter.name or "parameter"
             name = own if parameter.name and own not in found else f"{own} {i}"

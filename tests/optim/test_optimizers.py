@@ -9,7 +9,7 @@ import pytest
 from cases import in_turn
 
 from minidrop import nn, optim
-from minidrop.autograd import Block, Parameter
+from minidrop.autograd import Block, Parameter, Tensor
 from minidrop.errors import ConfigError, NonFiniteError, SnapshotError
 from minidrop.kept import Kept
 
@@ -344,6 +344,8 @@ def test_a_gradient_that_is_not_finite_changes_nothing(backend, bad):
     (lambda p: optim.Adam([p], betas=(0.9, 1.5)), r"Adam: betas\[1\]: Adam needs a number >= 0 and < 1"),
     (lambda p: optim.Adam([p], betas=0.9), "betas: expected two numbers, got 0.9"),
     (lambda p: optim.AdaGrad([p], eps=-1), "AdaGrad: eps: AdaGrad needs a number >= 0, got -1"),
+    (lambda p: optim.SGD([Tensor(np.zeros(2), True)], lr=1), "got Tensor at place 0; md.Parameter.array. is"),
+    (lambda p: optim.SGD([p], lr=1, nesterov=True), "SGD: nesterov=True changes nothing without a momentum"),
     (lambda p: optim.SGD([p], lr=None), "lr: expected a number >= 0, got None"),
     (lambda p: optim.SGD([], lr=0.1), "a group needs at least one parameter, got none"),
     (lambda p: optim.SGD([{"params": [p], "momentun": 1}], lr=0.1), "no setting 'momentun'; did you mean "

@@ -103,7 +103,8 @@ MISTAKES = [
     (lambda: broken(optimizer=lambda _: sgd(mlp())), "parameter .* is none that Sequential and the loss use"),
     (lambda: broken(optimizer=stepped), "its groups took different numbers of steps"),
     (lambda: broken(optimizer=lambda model: optim.SGD(
-        [{"params": model[0].parameters(), "nesterov": True}, {"params": model[3].parameters()}], lr=0.1)),
+        [{"params": model[0].parameters(), "nesterov": True}, {"params": model[3].parameters()}], lr=0.1,
+        momentum=0.9)),
      "a Solver has one rule, the groups have Nesterov, SGD"),
     (lambda: broken(loss=lambda scores, labels: scores), r"the loss: expected one number for a batch, "
                                                          r"got shape \(16, 4\); take its mean"),
