@@ -9,7 +9,7 @@ from minidrop.kernels import threads
 
 def dot(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     """Return np.dot(a, b, out=out): dot, as it passes a transposed operand to BLAS without a copy."""
-    if not threads.CUTS:
+    if not threads.cuts():
         return np.dot(a, b, out=out)
     rows, columns = out.shape
     work = rows * columns * a.shape[1] // threads.TERMS
@@ -24,7 +24,7 @@ def dot(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     """Return np.matmul(a, b, out=out) of two matrices or two stacks of them."""
-    if not threads.CUTS:
+    if not threads.cuts():
         return np.matmul(a, b, out=out)
     with threads.blas_on_one_thread:
         threads.by_rows(lambda first, last: np.matmul(a[first:last], b[first:last] if b.ndim == 3 else b,

@@ -102,7 +102,7 @@ _chosen = os.environ.get("MINIDROP_THREADS", "").strip()
 _is_short = _spin_is_short()
 _is_alone = not _is_short and _blas() is not None
 COUNT = _thread_count()
-CUTS = _is_alone and COUNT > 1      # whether products are cut for our threads, and BLAS has one
+CUTS = _is_alone and COUNT > 1
 # Below this a second thread that has to be woken costs more than it saves (scripts/benchmarks/bench_mlp.py,
 # 1024 and 2048), and below the other number one that waits for work.
 _LEAST_ELEMENTS, _LEAST_SHARED = 3 << 19, 1 << 18
@@ -116,6 +116,11 @@ _calls = itertools.count(1)
 _starting = threading.RLock()   # held by who starts workers
 _here = threading.local()     # is_worker: whether this thread is one of them
 _noticed = False
+
+
+def cuts() -> bool:
+    """Whether a product is cut for our threads, and BLAS has one: not where BLAS has no more anyway."""
+    return CUTS and _blas()[0]() > 1
 
 
 def notice() -> None:

@@ -9,8 +9,13 @@ from minidrop.kernels import products, threads
 
 @pytest.fixture(autouse=True)
 def cuts(monkeypatch):
-    monkeypatch.setattr(threads, "CUTS", threads._blas() is not None)
+    """As of three threads, whatever BLAS has here."""
+    numbers = [3]
+    monkeypatch.setattr(threads, "_blas", lambda: (lambda: numbers[-1], numbers.append))
+    monkeypatch.setattr(threads, "CUTS", True)
     monkeypatch.setattr(threads, "COUNT", 3)
+    yield numbers
+    assert numbers[-1] == 3
 
 
 def numbers(*shape):
@@ -35,6 +40,14 @@ def test_dot(shape, turned):
 def test_a_product_with_its_own_transpose():
     a = numbers(400, 500)
     np.testing.assert_allclose(products.dot(a, a.T, np.empty((400, 400))), a @ a.T, rtol=0, atol=1e-11)
+
+
+def test_a_blas_of_one_thread_keeps_the_product(cuts, monkeypatch):
+    cuts.append(1)
+    monkeypatch.setattr(threads, "by_rows", None)
+    a = numbers(400, 500)
+    np.testing.assert_array_equal(products.dot(a, a.T, np.empty((400, 400))), np.dot(a, a.T))
+    cuts.append(3)
 
 
 def test_stacks():
