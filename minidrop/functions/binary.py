@@ -29,6 +29,7 @@ from minidrop.functions.operands import (
     common_dtype,
     fitted,
     number_dtype,
+    unboxed,
 )
 
 if TYPE_CHECKING:
@@ -271,6 +272,7 @@ class Smaller(Larger):
 
 def binary(kind: type[Binary], a: Any, b: Any) -> Tensor:
     """Return kind's f(a, b) for operands of which at least one is a tensor or an array."""
+    a, b = unboxed(a), unboxed(b)
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         if b.backend is not a.backend:
             as_tensor(b, a)             # refuses another device

@@ -19,6 +19,7 @@ from minidrop.functions.operands import (
     fitted,
     in_one_dtype,
     number_dtype,
+    unboxed,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     """Return a where the condition (a bool tensor or array) holds, b elsewhere."""
     like = condition if isinstance(condition, Tensor) else a if isinstance(a, Tensor) else b
     condition = expand(as_tensor(condition, like if isinstance(like, Tensor) else None))
+    a, b = unboxed(a), unboxed(b)
     first, second = isinstance(a, NUMBERS), isinstance(b, NUMBERS)
     a = a if first else expand(as_tensor(a, condition))
     b = b if second else expand(as_tensor(b, condition))
@@ -73,7 +75,7 @@ def _filled(backend, number, beside):
 
 def compare(symbol: str, a: Tensor, b: Any) -> Tensor:
     """Return a bool tensor, without gradient: where a < b, or another of < <= > >= == != holds."""
-    x = expand(a).data
+    x, b = expand(a).data, unboxed(b)
     if not isinstance(b, NUMBERS):
         b = expand(as_tensor(b, a)).data
         if x.shape != b.shape:

@@ -27,6 +27,11 @@ def is_array(x: Any) -> bool:
     return hasattr(x, "dtype") and hasattr(x, "shape") or isinstance(x, LISTS)
 
 
+def unboxed(x: Any) -> Any:
+    """Return x; of an array without axes its number, which changes no width (see `number_dtype`)."""
+    return x[()] if isinstance(x, np.ndarray) and not x.ndim else x
+
+
 def as_tensor(x: Any, like: Tensor | None = None) -> Tensor:
     """Return x, a tensor, an array or a number, as a tensor on the device of `like`.
 

@@ -172,6 +172,18 @@ def test_a_deep_graph_of_operators():
     np.testing.assert_allclose(x.grad, 1.0001 ** 5000, rtol=1e-9)
 
 
+@in_turn("call", [lambda x, n: x * n, lambda x, n: n - x, lambda x, n: x ** n, lambda x, n: x / n,
+                  lambda x, n: functions.where(x > 0, x, n), lambda x, n: functions.where(x > 0, n, x),
+                  lambda x, n: functions.maximum(x, n), lambda x, n: (x < n) * x])
+@in_turn("dtype", ["float32", "float64", "int64"])
+def test_an_array_without_axes_changes_no_width(dtype, call):
+    """As a number, whatever holds it: NumPy's own rule would make float32 float64."""
+    x = Tensor(X.astype("float32"), True)
+    found, expected = call(x, np.array(2, dtype)), call(x, np.dtype(dtype).type(2))
+    assert found.dtype == expected.dtype == np.float32
+    np.testing.assert_array_equal(found.numpy(), expected.numpy())
+
+
 def test_the_same_numbers_again():
     def gradients():
         x, index = Tensor(X.astype("f4"), True), np.random.default_rng(0).integers(0, 4, (50, 3))
