@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from minidrop.kernels import threads
+
+_TILE = 16          # rows or columns that BLAS computes at a time, or a multiple
 
 
 def dot(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
@@ -18,13 +22,24 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 
 def _cut(a, b, out):
-    """Cut the stack, or the longer axis of the matrix `out`. matmul, as dot would copy a slice."""
+    """Cut the stack, or the longer axis of a matrix. matmul, as dot would copy a slice.
+
+    A matrix is cut in the same places whoever computes the parts: its last bits may depend on them.
+    """
     work = out.size * a.shape[-1] // threads.TERMS
     with threads.blas_on_one_thread:
         if out.ndim == 3:
             threads.by_rows(lambda i, j: np.matmul(a[i:j], b[i:j], out=out[i:j]), len(out), work)
-        elif out.shape[0] > out.shape[1]:
-            threads.by_rows(lambda i, j: np.matmul(a[i:j], b, out=out[i:j]), out.shape[0], work)
-        else:
-            threads.by_rows(lambda i, j: np.matmul(a, b[:, i:j], out=out[:, i:j]), out.shape[1], work)
+            return out
+        parts, length = threads.parts_of(work), max(out.shape)
+        ends = [length * part // parts // _TILE * _TILE for part in range(parts)] + [length]
+
+        def some(first, last):
+            for i, j in pairwise(ends[first:last + 1]):
+                if length == out.shape[0]:
+                    np.matmul(a[i:j], b, out=out[i:j])
+                else:
+                    np.matmul(a, b[:, i:j], out=out[:, i:j])
+
+        threads.by_rows(some, parts, work)
     return out

@@ -102,7 +102,7 @@ _chosen = os.environ.get("MINIDROP_THREADS", "").strip()
 _is_short = _spin_is_short()
 _is_alone = not _is_short and _blas() is not None
 COUNT = _thread_count()
-CUTS = _is_alone and COUNT > 1
+CUTS = _is_alone and COUNT > 1 and _blas()[0]() > 1     # BLAS may have one thread anyway
 # Below this a second thread that has to be woken costs more than it saves (scripts/benchmarks/bench_mlp.py,
 # 1024 and 2048), and below the other number one that waits for work.
 _LEAST_ELEMENTS, _LEAST_SHARED = 3 << 19, 1 << 18
@@ -119,8 +119,8 @@ _noticed = False
 
 
 def cuts() -> bool:
-    """Whether a product is cut for our threads, and BLAS has one: not where BLAS has no more anyway."""
-    return CUTS and _blas()[0]() > 1
+    """Whether a product is to be cut for our threads, and BLAS to have one: not in a part of other work."""
+    return CUTS and not is_worker()
 
 
 def notice() -> None:
@@ -166,8 +166,13 @@ def by_rows(kernel: Callable, rows: int, elements: int, *args: Any) -> None:
         raise
 
 
+def parts_of(elements: int) -> int:
+    """Return into how many parts work of so many streamed elements is cut at most."""
+    return COUNT if elements >= _LEAST_SHARED else 1
+
+
 def _by_rows(kernel, rows, elements, args):
-    parts = min(COUNT, rows) if elements >= _LEAST_SHARED else 1
+    parts = min(parts_of(elements), rows)
     # Within a part of other work nobody may be left to take a task: the one who waits for it is waited for.
     if parts < 2 or is_worker():
         kernel(*args, 0, rows)

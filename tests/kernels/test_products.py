@@ -42,12 +42,21 @@ def test_a_product_with_its_own_transpose():
     np.testing.assert_allclose(products.dot(a, a.T, np.empty((400, 400))), a @ a.T, rtol=0, atol=1e-11)
 
 
-def test_a_blas_of_one_thread_keeps_the_product(cuts, monkeypatch):
-    cuts.append(1)
+@in_turn("shape", [(301, 77, 1001), (1003, 50, 211), (128, 300, 10_000)])
+def test_the_bits_do_not_depend_on_who_computes_a_part(shape, monkeypatch):
+    """Threads that are busy leave all parts to the one that asks."""
+    rows, inner, columns = shape
+    a, b = numbers(rows, inner).astype("float32"), numbers(inner, columns).astype("float32")
+    shared = products.dot(a, b, np.empty((rows, columns), "float32"))
+    monkeypatch.setattr(threads, "by_rows", lambda some, parts, work: some(0, parts))
+    np.testing.assert_array_equal(products.dot(a, b, np.empty_like(shared)), shared)
+
+
+def test_a_product_within_a_part_of_other_work_is_not_cut(monkeypatch):
     monkeypatch.setattr(threads, "by_rows", None)
+    monkeypatch.setattr(threads._here, "is_worker", True, raising=False)
     a = numbers(400, 500)
     np.testing.assert_array_equal(products.dot(a, a.T, np.empty((400, 400))), np.dot(a, a.T))
-    cuts.append(3)
 
 
 def test_stacks():
