@@ -69,8 +69,9 @@ class Counting(NumpyBackend):
 
 
 @pytest.mark.parametrize("axis", [1, 2])
-def test_one_array_of_the_size_of_the_scores(rng, axis):
+def test_one_array_of_the_size_of_the_scores(rng, axis, monkeypatch):
     """700 tokens, 10,000 classes: probabilities, which become the gradient, and nothing else of that size."""
+    monkeypatch.setattr(threads, "COUNT", 2)        # each has a chunk of its own
     backend = Counting()
     x = np.moveaxis(rng.standard_normal((35, 20, 10_000), np.float32), -1, axis)
     x = np.ascontiguousarray(x)
