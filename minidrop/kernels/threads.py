@@ -264,7 +264,8 @@ def by_parts(work: Callable, parts: int, elements: int) -> None:
     product on all of them. Where BLAS cannot be told, or there are too few parts, it keeps its threads, as
     it does for the last parts if they are not enough for all of ours.
     """
-    if COUNT < 2 or parts < 2 or 2 * parts < COUNT or elements < _LEAST_ELEMENTS or _blas() is None:
+    if COUNT < 2 or parts < 2 or 2 * parts < COUNT or elements < _LEAST_ELEMENTS or (
+            is_worker() or _blas() is None):
         work(0, parts)
         return
     even = parts if parts < COUNT else parts - parts % COUNT
@@ -275,30 +276,40 @@ def by_parts(work: Callable, parts: int, elements: int) -> None:
 
 
 class _BlasOnOneThread:
-    """A context in which BLAS has one thread; of several threads in it the last to leave restores it."""
+    """A context in which BLAS has one thread; of several threads in it the last to leave restores it.
+
+    No thread enters it within itself. An interrupt may throw a thread out between any two lines: its next
+    way through the context then restores BLAS.
+    """
 
     def __init__(self):
-        self.lock, self.inside, self.threads = threading.Lock(), 0, 1
+        self.lock = threading.Lock()
+        self.inside: set[int] = set()       # threads
+        self.threads: int | None = None     # of BLAS outside; None while nobody is inside
 
     def __enter__(self):
         get, put = _blas()
         with self.lock:
-            self.inside += 1
-            if self.inside == 1:
+            if self.threads is None:
                 self.threads = get()
-                put(1)
+            self.inside.add(threading.get_ident())
+            put(1)
 
     def __exit__(self, *error):
         with self.lock:
-            self.inside -= 1
+            self.inside.discard(threading.get_ident())
             if not self.inside:
-                _blas()[1](self.threads)
+                self._restore()
+
+    def _restore(self):
+        _blas()[1](self.threads)
+        self.threads = None
 
     def forget(self):
         """In a forked child: the threads that were in it are the parent's."""
-        if self.inside:
-            _blas()[1](self.threads)
-        self.lock, self.inside = threading.Lock(), 0
+        self.lock, self.inside = threading.Lock(), set()
+        if self.threads is not None:
+            self._restore()
 
 
 blas_on_one_thread = _BlasOnOneThread()

@@ -165,6 +165,30 @@ class TestPartsThatMultiply:
         put(before)
 
 
+@pytest.mark.parametrize("put", [1, 2])
+def test_blas_has_its_threads_again_behind_the_product_after_an_interrupted_one(put, monkeypatch):
+    """Ctrl-C may come while the context is entered, or before it is left."""
+    numbers = [3]
+
+    def interrupted(number):
+        numbers.append(number)
+        if len(numbers) == put + 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threads, "_blas", lambda: (lambda: numbers[-1], interrupted))
+    context = threads._BlasOnOneThread()
+    with pytest.raises(KeyboardInterrupt), context:
+        pass
+    for _ in range(2):
+        context.__enter__()         # and is thrown out before __exit__
+        with context:
+            assert numbers[-1] == 1
+        assert numbers[-1] == 3
+    context.__enter__()
+    context.forget()
+    assert numbers[-1] == 3
+
+
 def test_numbers_that_no_loop_is_compiled_for():
     import numpy as np
 
