@@ -46,6 +46,7 @@ class ReshapedParameter(Parameter):
     lr_mult = _that_of_whole("lr_mult", "That of `whole`.")
     decay_mult = _that_of_whole("decay_mult", "That of `whole`.")
     changed = _that_of_whole("changed", "That of `whole`.")
+    same = _that_of_whole("same", "That of `whole`.")
 
     @property
     def blocks(self) -> list[Block]:

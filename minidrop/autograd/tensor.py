@@ -30,6 +30,7 @@ else:
 
 # Blocks of several groups overlap; the update reads them faster than they are added (docs/benchmarks.md).
 MOST_OF_ONE = 4
+MOST_SPANS = 8      # that a Parameter remembers, the newest
 _OF_PYTORCH = {"gradient": "; it is gy here",
                "retain_graph": "; a graph runs backward once: add the losses, and run backward of the sum",
                "create_graph": "; nothing is differentiated twice"}
@@ -189,12 +190,13 @@ class Parameter(Tensor):
     one. `lr_mult` and `decay_mult` multiply the solver's learning rate and weight decay, as in Caffe.
     """
 
-    __slots__ = ("blocks", "lr_mult", "decay_mult", "changed")
+    __slots__ = ("blocks", "lr_mult", "decay_mult", "changed", "same")
 
     def __init__(self, data: np.ndarray, backend: Backend | None = None, name: str | None = None,
                  lr_mult: float = 1.0, decay_mult: float = 1.0):
         self.blocks: list[Block] = []
         self.backend, self.changed = None, 0
+        self.same: tuple[tuple[int, int], ...] = ()     # from when to when the values were those of now
         super().__init__(data, lr_mult != 0, backend, name=name)
         self.lr_mult = lr_mult
         self.decay_mult = decay_mult
@@ -305,7 +307,7 @@ class Parameter(Tensor):
 
     def note_change(self) -> None:
         """Record that the values have changed in place: backward passes of before must not read them."""
-        self.changed = next(graph.clock)
+        self.changed, self.same = next(graph.clock), ()
 
     @staticmethod
     @contextmanager
@@ -314,19 +316,16 @@ class Parameter(Tensor):
 
         Passes of before may run backward behind it, but not within it; those of within it not behind it.
         """
-        before = [(parameter, parameter.changed) for parameter in parameters]
-        for parameter, _ in before:
+        before = [(parameter, (parameter.changed, next(graph.clock)), parameter.same)
+                  for parameter in parameters]
+        for parameter, _, _ in before:
             parameter.note_change()
-        begun = next(graph.clock)
         try:
             yield
         finally:
-            is_quiet = next(graph.clock) == begun + 1       # no function is of within
-            for parameter, changed in before:
-                if is_quiet:
-                    parameter.changed = changed
-                else:
-                    parameter.note_change()
+            for parameter, span, spans in before:
+                parameter.note_change()
+                parameter.same = (*spans[1 - MOST_SPANS:], span)
 
     def scale_grad(self, factor: float) -> None:
         """Multiply the gradient by a number."""

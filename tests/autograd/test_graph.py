@@ -125,6 +125,15 @@ class TestParametersThatChange:
             with md.no_grad():
                 model(x)
         after.backward()                # they are the weights again
+        gradient, after = model[0].weight.grad.copy(), model(x).sum()
+        model.zero_grad()
+        for _ in range(2):
+            with averages.applied():
+                within = model(x).sum()         # as in an evaluation without no_grad
+        after.backward()
+        np.testing.assert_array_equal(model[0].weight.grad, gradient)
+        with pytest.raises(GraphError, match="whose values have changed since forward"):
+            within.backward()
         with averages.applied():
             within, also = model(x).sum(), model(x).sum()
             also.backward()
