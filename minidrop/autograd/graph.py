@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.autograd.block import Block, Blocks
-from minidrop.errors import GraphError, MinidropError, ShapeError, kind_of
+from minidrop.errors import GraphError, MinidropError, ShapeError, in_short, kind_of
 
 if TYPE_CHECKING:
     from minidrop.autograd.function import Function
@@ -43,7 +43,11 @@ class no_grad:
     """
 
     def __new__(cls, function: Callable | None = None) -> Any:
-        return super().__new__(cls) if function is None else cls()(function)
+        if function is None:
+            return super().__new__(cls)
+        if not callable(function):
+            raise TypeError(f"no_grad takes a function, as a decorator, or nothing; got {in_short(function)}")
+        return cls()(function)
 
     def __init__(self) -> None:
         self._before: list[bool] = []
@@ -208,6 +212,8 @@ def _check_unchanged(function, parameter, inputs, wanted):
     """Raise GraphError if a parameter that changed since forward is stored for the gradient of a tensor."""
     asked = any(want and not hasattr(type(tensor), "blocks")
                 for tensor, want in zip(inputs, wanted, strict=True))
+    if any(begun < function.age < ended for begun, ended in parameter.same):
+        return
     if asked and function.holds(parameter.data, parameter.backend):
         name = parameter.name or "a parameter"
         raise GraphError(f"{type(function).__name__}: backward reads {name}, whose values have changed since "

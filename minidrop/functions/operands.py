@@ -15,8 +15,8 @@ from minidrop.errors import BackendError, ShapeError, TensorError, in_short
 from minidrop.functions.checks import LISTS
 from minidrop.functions.dropout import expand
 
-Number = int | float | bool | np.number | np.bool_
-NUMBERS = (int, float, np.number, np.bool_)         # a Python bool is an int
+Number = int | float | bool | np.integer | np.floating | np.bool_
+NUMBERS = (int, float, np.integer, np.floating, np.bool_)       # a Python bool is an int
 Axes = int | Sequence[int] | None
 Along = TypeVar("Along", int | None, Axes)
 TRUTHS = (bool, np.bool_)

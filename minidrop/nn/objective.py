@@ -198,7 +198,9 @@ def _said(name):
 def _check_takes(name, function, scores, targets):
     """Raise ConfigError unless a loss or metric can be called with what the model returns and the targets."""
     try:
-        takes = inspect.signature(function.forward if isinstance(function, Module) else function)
+        # Of a wrapper its own: it may call what it wraps with other arguments.
+        takes = inspect.signature(function.forward if isinstance(function, Module) else function,
+                                  follow_wrapped=False)
     except (TypeError, ValueError):     # of what is no Python, or cannot be called
         return
     try:

@@ -95,7 +95,10 @@ class Tree:
             raise ConfigError(f"{self.describe()}: {name} is a {type(value).__name__} of modules, whose "
                               f"parameters would not be found; use nn.ModuleList, nn.ModuleDict or "
                               f"nn.Sequential")
-        if isinstance(value, Parameter) or any(isinstance(one, Parameter) for one in held):
+        hidden = [one for one in [value, *held] if isinstance(one, Parameter)]
+        known = [id(one) for module in self.modules() if hidden and module.is_filled
+                 for one in module.own_parameters().values()]
+        if any(id(one) not in known for one in hidden):
             what = "holds a Parameter" if held else "is a Parameter"
             raise ConfigError(f"{self.describe()}: {name} {what}, which parameters() would not find; hold "
                               f"self.{name} = nn.Weight(*shape), whose array is self.{name}.weight.data, or "

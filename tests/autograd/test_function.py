@@ -142,6 +142,11 @@ def test_no_grad_decorates_functions_and_generators():
     assert Double().apply(x).requires_grad
 
 
+def test_no_grad_decorates_nothing_else():
+    with pytest.raises(TypeError, match="no_grad takes a function, as a decorator, or nothing; got False"):
+        no_grad(False)
+
+
 def test_no_grad_ends_with_an_error_too():
     with pytest.raises(KeyError), no_grad():
         raise KeyError

@@ -184,6 +184,15 @@ def test_an_array_without_axes_changes_no_width(dtype, call):
     np.testing.assert_array_equal(found.numpy(), expected.numpy())
 
 
+@in_turn("number", [np.complex64(2 + 1j), np.array(2 + 1j)])
+@in_turn("call", [lambda x, n: x * n, lambda x, n: n - x, lambda x, n: x < n,
+                  lambda x, n: functions.where(x > 0, x, n)])
+def test_a_complex_number_is_refused(number, call):
+    """Its imaginary part was left out."""
+    with pytest.raises(md.TensorError, match="expected an array of real numbers, got one of dtype complex"):
+        call(Tensor(SINGLE), number)
+
+
 def test_the_same_numbers_again():
     def gradients():
         x, index = Tensor(X.astype("f4"), True), np.random.default_rng(0).integers(0, 4, (50, 3))

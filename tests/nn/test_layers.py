@@ -496,6 +496,28 @@ def test_the_dtype_may_stand_where_the_device_does():
         assert nn.Linear(8, 2).to("cpu").to(dtype)(VECTORS).dtype == "float64"
 
 
+def test_a_parameter_of_a_module_below_may_have_another_name():
+    class Penalized(nn.Module):
+        traced = False
+
+        def __init__(self):
+            super().__init__()
+            self.layer, self.other = nn.Linear(8, 2), nn.Layer("InnerProduct", num_output=2)
+            self.weight, self.both = self.layer.weight, [self.layer.weight, self.layer.bias]
+
+        def forward(self, x):
+            return self.layer(x).sum() + (self.weight ** 2).sum()
+
+    model = Penalized().to("cpu")
+    model(VECTORS).backward()
+    expected = VECTORS.sum(0) + 2 * model.layer.weight.data
+    np.testing.assert_allclose(model.layer.weight.grad, expected, rtol=1e-5)
+    copied = copy.deepcopy(model)
+    assert copied.weight is copied.layer.weight is not model.weight
+    with pytest.raises(md.ConfigError, match="Penalized: w is a Parameter, which parameters"):
+        model.w = md.Parameter(numbers(2))
+
+
 @in_turn("words", list(MISTAKES))
 def test_mistakes(words):
     with pytest.raises(md.MinidropError, match=re.escape(words)):

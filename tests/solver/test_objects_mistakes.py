@@ -1,5 +1,7 @@
 """Solver.of: what cannot be trained is refused, and says why."""
 
+import functools
+
 import numpy as np
 import pytest
 from cases import in_turn
@@ -133,6 +135,19 @@ MISTAKES = [
 def test_mistakes(make, message):
     with pytest.raises((md.ConfigError, md.DataError), match=message):
         make()
+
+
+def test_a_wrapper_may_call_a_loss_with_other_arguments():
+    def spread(scores):
+        return (scores ** 2).mean()
+
+    @functools.wraps(spread)
+    def loss(scores, labels):
+        return spread(scores)
+
+    solver = broken(loss=loss)
+    solver.step(1)
+    assert solver.iteration == 1
 
 
 def test_a_group_that_the_solver_does_not_know_is_no_group_that_is_left_out():
