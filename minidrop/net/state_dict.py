@@ -68,7 +68,7 @@ def from_torch_state_dict(net: Net, state: Mapping[str, Any], mapping: Mapped | 
     finite numbers; then nothing is changed.
     """
     parts = [(part, {part.key(end): (end, array.shape) for end, array in arrays.items()})
-             for part, arrays in _written(net, mapping)]
+             for part, arrays in _written(net, mapping, state)]
     expected = {key: shape for _, own in parts for key, (_, shape) in own.items()}
     state = _apart(state, expected)
     _check_keys(state, expected)
@@ -85,8 +85,11 @@ def from_torch_state_dict(net: Net, state: Mapping[str, Any], mapping: Mapped | 
     copy_values(net, _each_once(net, values).items())
 
 
-def _written(net, mapping) -> Iterator[tuple[_Part, dict[str, np.ndarray]]]:
-    """Yield each _Part and the arrays of its module, {end of the key: array}; raises ConfigError."""
+def _written(net, mapping, given=()) -> Iterator[tuple[_Part, dict[str, np.ndarray]]]:
+    """Yield each _Part and the arrays of its module, {end of the key: array}; raises ConfigError.
+
+    given: the keys of a state_dict; a further use of a module is yielded if it has some of its own there.
+    """
     mapping, wrong = dict(mapping or {}), []
     net = given_net(net)
     for layer in mapping:
@@ -102,10 +105,10 @@ def _written(net, mapping) -> Iterator[tuple[_Part, dict[str, np.ndarray]]]:
         if scale is not None:
             scales.add(scale.name)
             names |= {own: f"{scale.name}/{own}" for own in net.params[scale.name]}
-        if node.name not in mapping and _is_further_use(net, node.name):
-            continue
         module = mapping.get(node.name, _module_of(node.name, scale and scale.name))
-        if module is None:
+        is_silent = node.name not in mapping and _is_further_use(net, node.name) and not any(
+            str(key).startswith(f"{module}.") for key in given)
+        if module is None or is_silent:
             continue
         name, number = module if isinstance(module, tuple) else (module, 0)
         form = form_of(node.config.type)

@@ -281,6 +281,12 @@ def test_a_module_that_is_called_twice_has_its_keys_once():
     np.testing.assert_array_equal(ours.body[0].weight.numpy(), body[0].weight.detach().numpy())
     # Who names the second one gets it.
     assert "again.weight" in md.to_torch_state_dict(net, {"body.0_2": "again"})
+    # It may have keys of its own, as where PyTorch's module has two names.
+    state = md.to_torch_state_dict(net)
+    further = {f"body.0_2.{end}": state[f"body.0.{end}"] for end in ("weight", "bias")}
+    md.from_torch_state_dict(net, state | further)
+    with pytest.raises(md.SnapshotError, match="are one array in this net, but the values for them differ"):
+        md.from_torch_state_dict(net, state | further | {"body.0_2.bias": state["body.0.bias"] + 1})
 
 
 @pytest.mark.parametrize("bias", [True, False])
