@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
-from minidrop.backend import get_backend
+from minidrop.backend import PRECISIONS, get_backend
 from minidrop.config.numbers import truth, whole_number
 from minidrop.errors import ConfigError, SnapshotError, in_short
 from minidrop.functions.explained import says_arguments
@@ -160,15 +160,17 @@ class Module(Tree, State):
         what products on a GPU round to, see Net. Parameters stay the same objects, without their gradients;
         move them before an optimizer makes arrays of its own. Raises BackendError or ConfigError.
         """
-        if dtype is None and isinstance(device, str | type | np.dtype) and (
-                getattr(device, "__name__", None) or str(device)) in DTYPES:
+        if dtype is None and (isinstance(device, type | np.dtype)
+                              or isinstance(device, str) and device in (*DTYPES, *PRECISIONS)):
             device, dtype = None, device
         chosen = {name: value for name, value in (("device", device), ("precision", precision))
                   if value is not None}
         if dtype is not None:
             chosen["dtype"] = getattr(dtype, "__name__", None) or str(dtype)
             if chosen["dtype"] not in DTYPES:
-                raise ConfigError(f"unknown dtype {in_short(dtype)}: expected {' or '.join(DTYPES)}")
+                rounds = f"; precision={chosen['dtype']!r} is what products on a GPU round to"
+                raise ConfigError(f"unknown dtype {in_short(dtype)}: expected {' or '.join(DTYPES)}"
+                                  + rounds * (chosen["dtype"] in PRECISIONS))
         backend = get_backend(chosen.get("device", self._setting("device")),
                               chosen.get("precision", self._setting("precision")))
         if chosen.get("dtype", self.dtype) == "float64" and backend.precision != "float32":

@@ -439,6 +439,10 @@ MISTAKES = {
     "Linear has no parameter 'weigth' to tie; did you mean 'weight'":
         lambda: _tied(nn.Linear(8, 2), nn.Embedding(2, 8), "weigth").parameters(),
     "unknown dtype 'float16': expected float32 or float64": lambda: nn.ReLU().to(dtype="float16"),
+    "unknown dtype 'bfloat16': expected float32 or float64; precision='bfloat16' is what products on a GPU":
+        lambda: nn.ReLU().to("bfloat16"),
+    "unknown dtype the class float16: expected float32 or float64; precision='float16'":
+        lambda: nn.ReLU().to(np.float16),
     "fc: weight is in float64 on cpu, but Sequential computes in float32 on":
         lambda: nn.Sequential(fc=_filled(nn.Linear(8, 2).to("cpu", "float64")))(VECTORS),
     "the arguments of ReLU: expected arrays or Tensors, numbers, text, None, or tuples, lists and dicts of "
