@@ -15,7 +15,7 @@ from minidrop import functions
 from minidrop.autograd import Tensor
 from minidrop.errors import ConfigError
 from minidrop.functions.described import described
-from minidrop.functions.operands import as_number
+from minidrop.functions.operands import as_number, unboxed
 
 if TYPE_CHECKING:
     from minidrop.nn.trace import Trace
@@ -75,11 +75,13 @@ class Symbol:
 
     # -- arithmetic ------------------------------------------------------------------------------------------
     def __add__(self, other):
+        other = unboxed(other)
         if isinstance(other, Real):
             return self._power(shift=_real("+", other))
         return self._with(other, "Bias", functions.add, lambda a, b: a.trace.add("Eltwise", [a, b]))
 
     def __sub__(self, other):
+        other = unboxed(other)
         if isinstance(other, Real):
             return self._power(shift=-_real("-", other))
         other = self._operand(other)
@@ -88,17 +90,20 @@ class Symbol:
         return self + -other
 
     def __rsub__(self, other):
+        other = unboxed(other)
         if isinstance(other, Real):
             return self._power(scale=-1.0, shift=_real("-", other))
         return self._operand(other) - self
 
     def __mul__(self, other):
+        other = unboxed(other)
         if isinstance(other, Real):
             return self._power(scale=_real("*", other))
         return self._with(other, "Scale", functions.multiply,
                           lambda a, b: a.trace.add("Eltwise", [a, b], operation="PROD"))
 
     def __truediv__(self, other):
+        other = unboxed(other)
         if isinstance(other, Real):
             if not other:
                 return self._computed(operator.truediv, self, other)
@@ -109,6 +114,7 @@ class Symbol:
         return self ** -1 * other
 
     def __pow__(self, other):
+        other = unboxed(other)
         if isinstance(other, Real):
             return self._power(power=_real("**", other))
         return functions.pow(self, other)
@@ -130,7 +136,7 @@ class Symbol:
 
     def _computed(self, function, *operands):
         """Return function(a, b) of Symbols and numbers, as a Lambda."""
-        given = [one if isinstance(one, Real) else self._operand(one) for one in operands]
+        given = [one if isinstance(one, Real) else self._operand(one) for one in map(unboxed, operands)]
         symbols = [one for one in given if isinstance(one, Symbol)]
         numbers = tuple(None if isinstance(one, Symbol) else one for one in given)
         return self.trace.add_function(partial(_of_numbers, function, numbers), symbols,

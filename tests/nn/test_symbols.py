@@ -128,6 +128,13 @@ def test_a_whole_number_that_no_float_reaches_is_refused_as_by_a_tensor(function
             call(md.Tensor(A.astype("float32")))
 
 
+@in_turn("function", [lambda a, n: a + n, lambda a, n: n - a, lambda a, n: a - n, lambda a, n: n * a,
+                      lambda a, n: a / n, lambda a, n: n / a, lambda a, n: a ** n, lambda a, n: n // a])
+def test_an_array_without_axes_is_a_number(function):
+    found, expected = (Of(lambda a, n=n: function(a, n)).to("cpu")(A).numpy() for n in (np.array(2.0), 2.0))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_a_symbol_is_its_own_copy():
     seen = []
     model = Of(lambda a: seen.append((a, +a, copy.copy(a), *copy.deepcopy([a]))) or a * 2).to("cpu")
