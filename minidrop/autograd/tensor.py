@@ -316,16 +316,18 @@ class Parameter(Tensor):
 
         Passes of before may run backward behind it, but not within it; those of within it not behind it.
         """
-        before = [(parameter, (parameter.changed, next(graph.clock)), parameter.same)
-                  for parameter in parameters]
-        for parameter, _, _ in before:
+        held = []
+        for parameter in parameters:
+            spans = *parameter.same[1 - MOST_SPANS:], (parameter.changed, next(graph.clock))
             parameter.note_change()
+            held.append((parameter, parameter.changed, spans))
         try:
             yield
         finally:
-            for parameter, span, spans in before:
+            for parameter, changed, spans in held:
+                is_alone = parameter.changed == changed     # as no step within
                 parameter.note_change()
-                parameter.same = (*spans[1 - MOST_SPANS:], span)
+                parameter.same = spans if is_alone else ()
 
     def scale_grad(self, factor: float) -> None:
         """Multiply the gradient by a number."""

@@ -135,6 +135,13 @@ class TestParametersThatChange:
         with pytest.raises(GraphError, match="whose values have changed since forward"):
             within.backward()
         with averages.applied():
+            within = model(x).sum()
+            with averages.withheld():
+                optim.SGD(model.parameters(), lr=0.1).step()
+                averages.update()
+            with pytest.raises(GraphError, match="whose values have changed since forward"):
+                within.backward()
+        with averages.applied():
             within, also = model(x).sum(), model(x).sum()
             also.backward()
             with averages.withheld(), pytest.raises(GraphError, match="whose values have changed"):
