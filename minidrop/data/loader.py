@@ -50,13 +50,13 @@ class DataLoader:
     """
 
     @says_arguments
-    def __init__(self, dataset: Any, batch_size: int, shuffle: bool = False, seed: int = 0,
+    def __init__(self, dataset: Any, batch_size: int, shuffle: bool | None = False, seed: int = 0,
                  drop_last: bool = False, workers: int = 0, prefetch: int = 2,
                  collate: Callable[[list], Any] | None = None, augment: Callable[..., Any] | None = None):
         self.dataset = dataset if isinstance(dataset, IterableDataset) else as_dataset(dataset)
         self.batch_size, self.seed = _whole("batch_size", batch_size, 1), _whole("seed", seed)
         self.workers, self.prefetch = _whole("workers", workers, 0), _whole("prefetch", prefetch, 1)
-        self.shuffle = truth("DataLoader: shuffle", shuffle, DataError)
+        self.shuffle = truth("DataLoader: shuffle", False if shuffle is None else shuffle, DataError)
         self.drop_last = truth("DataLoader: drop_last", drop_last, DataError)
         self._join = Join(self.seed, collate, augment)
         self._group = 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
+from minidrop.config.numbers import truth
 from minidrop.errors import ConfigError, in_short, nearest
 from minidrop.functions.explained import says_arguments
 from minidrop.optim.optimizer import Optimizer, ParamGroup, made_rule
@@ -37,7 +38,7 @@ class SGD(Optimizer):
 
     def add_param_group(self, group: Mapping[str, Any]) -> ParamGroup:
         options = {**self.defaults, **group} if isinstance(group, Mapping) else {}
-        if options.get("nesterov") is True and options["momentum"] == 0:
+        if truth("nesterov", options.get("nesterov", False)) and options["momentum"] == 0:
             raise ConfigError(f"{type(self).__name__}: nesterov=True changes nothing without a momentum; "
                               f"give one above 0, such as momentum=0.9")
         return super().add_param_group(group)

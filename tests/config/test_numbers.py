@@ -41,6 +41,10 @@ def test_truths(yes):
     assert truth("x", yes) is True and truth("x", yes ^ 1) is False
 
 
+def test_a_loader_takes_the_shuffle_that_pytorch_has_by_default():
+    assert md.data.DataLoader([(1,)], 1, shuffle=None).shuffle is False
+
+
 @in_turn("other", ["no", "False", None, 2, -1, 1.0, [], [True], np.array([True]), np.float32(1)])
 def test_what_is_no_truth(other):
     with pytest.raises(md.DataError, match=re.escape(f"x: expected True or False, got {in_short(other)}")):

@@ -346,6 +346,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(backend, bad):
     (lambda p: optim.AdaGrad([p], eps=-1), "AdaGrad: eps: AdaGrad needs a number >= 0, got -1"),
     (lambda p: optim.SGD([Tensor(np.zeros(2), True)], lr=1), "got Tensor at place 0; md.Parameter.array. is"),
     (lambda p: optim.SGD([p], lr=1, nesterov=True), "SGD: nesterov=True changes nothing without a momentum"),
+    (lambda p: optim.SGD([p], lr=1, nesterov=1), "SGD: nesterov=True changes nothing without a momentum"),
     (lambda p: optim.SGD([p], lr=None), "lr: expected a number >= 0, got None"),
     (lambda p: optim.SGD([], lr=0.1), "a group needs at least one parameter, got none"),
     (lambda p: optim.SGD([{"params": [p], "momentun": 1}], lr=0.1), "no setting 'momentun'; did you mean "
