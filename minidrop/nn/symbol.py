@@ -75,48 +75,48 @@ class Symbol:
 
     # -- arithmetic ------------------------------------------------------------------------------------------
     def __add__(self, other):
-        other = unboxed(other)
-        if isinstance(other, Real):
-            return self._power(shift=_real("+", other))
+        number = _number("+", other)
+        if number is not None:
+            return self._power(shift=number)
         return self._with(other, "Bias", functions.add, lambda a, b: a.trace.add("Eltwise", [a, b]))
 
     def __sub__(self, other):
-        other = unboxed(other)
-        if isinstance(other, Real):
-            return self._power(shift=-_real("-", other))
+        number = _number("-", other)
+        if number is not None:
+            return self._power(shift=-number)
         other = self._operand(other)
         if other.shape == self.shape:
             return self.trace.add("Eltwise", [self, other], coeff=[1, -1])
         return self + -other
 
     def __rsub__(self, other):
-        other = unboxed(other)
-        if isinstance(other, Real):
-            return self._power(scale=-1.0, shift=_real("-", other))
+        number = _number("-", other)
+        if number is not None:
+            return self._power(scale=-1.0, shift=number)
         return self._operand(other) - self
 
     def __mul__(self, other):
-        other = unboxed(other)
-        if isinstance(other, Real):
-            return self._power(scale=_real("*", other))
+        number = _number("*", other)
+        if number is not None:
+            return self._power(scale=number)
         return self._with(other, "Scale", functions.multiply,
                           lambda a, b: a.trace.add("Eltwise", [a, b], operation="PROD"))
 
     def __truediv__(self, other):
-        other = unboxed(other)
-        if isinstance(other, Real):
-            if not other:
-                return self._computed(operator.truediv, self, other)
-            return self._power(scale=1 / _real("/", other))
+        number = _number("/", other)
+        if number == 0:
+            return self._computed(operator.truediv, self, other)
+        if number is not None:
+            return self._power(scale=1 / number)
         return self * self._operand(other) ** -1
 
     def __rtruediv__(self, other):
         return self ** -1 * other
 
     def __pow__(self, other):
-        other = unboxed(other)
-        if isinstance(other, Real):
-            return self._power(power=_real("**", other))
+        number = _number("**", other)
+        if number is not None:
+            return self._power(power=number)
         return functions.pow(self, other)
 
     def __rpow__(self, other):
@@ -321,9 +321,13 @@ class Symbol:
         raise _NoAttribute(f"{name!r}, of {self!r}: {REMEDY}")
 
 
-def _real(what, number):
-    """Return a number as a float; raises TensorError for a whole one that no float is as large as."""
-    return float(as_number(what, np.dtype(float), number))
+def _number(what, operand):
+    """Return a number as a float, None for another operand.
+
+    Raises TensorError for a whole number that no float is as large as.
+    """
+    found = unboxed(operand)
+    return float(as_number(what, np.dtype(float), found)) if isinstance(found, Real) else None
 
 
 def _of_numbers(function, numbers, *tensors):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
-from minidrop.config.numbers import truth
 from minidrop.errors import ConfigError, in_short, nearest
 from minidrop.functions.explained import says_arguments
-from minidrop.optim.optimizer import Optimizer, ParamGroup, made_rule
+from minidrop.optim.optimizer import Optimizer, made_rule
 from minidrop.optim.rules import AdamOfCorrected, GradientMomentum, GradientNesterov
 from minidrop.solver.named import Parameters
 from minidrop.solver.rules import UpdateRule, adadelta, adagrad, adam, adamw, nesterov, rmsprop, sgd
@@ -36,14 +35,10 @@ class SGD(Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay,
                                   "nesterov": nesterov, "l1": l1, "form": form})
 
-    def add_param_group(self, group: Mapping[str, Any]) -> ParamGroup:
-        options = {**self.defaults, **group} if isinstance(group, Mapping) else {}
-        if truth("nesterov", options.get("nesterov", False)) and options["momentum"] == 0:
+    def rule(self, options: Mapping[str, Any]) -> UpdateRule:
+        if options.get("nesterov") and options["momentum"] == 0:
             raise ConfigError(f"{type(self).__name__}: nesterov=True changes nothing without a momentum; "
                               f"give one above 0, such as momentum=0.9")
-        return super().add_param_group(group)
-
-    def rule(self, options: Mapping[str, Any]) -> UpdateRule:
         kinds = {"caffe": (sgd.SGD, nesterov.Nesterov), "pytorch": (GradientMomentum, GradientNesterov)}
         kind = kinds[_form(options)][bool(options.get("nesterov", True))]
         return made_rule(kind, type(self).__name__, {"momentum": options["momentum"]})
