@@ -37,7 +37,7 @@ from minidrop.cli.parse_log import parse_log
 from minidrop.cli.patterns import patterns
 from minidrop.cli.plot import plot
 from minidrop.cli.predict import predict
-from minidrop.cli.ranks import end_with, guarded, is_alone
+from minidrop.cli.ranks import end_with, guarded, is_alone, wait_for_root
 from minidrop.cli.report import report
 from minidrop.cli.summary import summary
 from minidrop.cli.tag import tag
@@ -132,6 +132,7 @@ def run(arguments: list[str]) -> int:
         return commands.main(arguments, prog_name="minidrop", standalone_mode=False, obj=arguments) or 0
     except click.ClickException as error:
         vars(error)["message"] = visible_name(error.message)    # a value that it quotes may hold anything
+        wait_for_root()
         error.show()
         return error.exit_code
     except click.Abort:

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 3.0      # seconds that a rank with an error leaves rank 0 to report it, if it has the same
 LATE = 1.0          # seconds more that it has where it is thought lost
+WRONG_USAGE = 2     # exit code
 FORWARDING = 0.2    # seconds for the launcher to show what a rank has printed: it drops that when all end
 MEASURED = 20       # iterations whose traffic is shown
 _GO_ON = "go on with the same command and --resume auto, or let --restarts do it"
@@ -54,8 +55,12 @@ def guarded() -> int | None:
     if launched_size() == 1 or not CAN_WATCH:
         return None
     ended = watched()
-    if ended is None or not ended.signal:
-        return None if ended is None else ended.code
+    if ended is None:
+        return None
+    if not ended.signal:
+        if ended.code == WRONG_USAGE:       # MPI is not started, and others would say the same
+            _end_all(ended.code)
+        return ended.code
     if ended.signal in _LETHAL_REQUESTS:
         _end_all(128 - ended.code)
         return 128 - ended.code
@@ -104,6 +109,15 @@ def launched(together: bool | None = None, timeout: float = TIMEOUT) -> Iterator
 def is_alone() -> bool:
     """Whether this process is no rank of several."""
     return _Launch.communicator.size == 1
+
+
+def wait_for_root() -> None:
+    """Give rank 0 the time to show an error that all ranks have, such as wrong usage, and to end them.
+
+    It is for errors from before MPI is started, which `end_with` does not see.
+    """
+    if launched_rank():
+        time.sleep(PATIENCE)
 
 
 def end_with(lines: Sequence[str], with_traceback: bool = False) -> None:

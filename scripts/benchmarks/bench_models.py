@@ -282,8 +282,10 @@ def text_net(net, phase="TRAIN", **options):
 
 
 def batches_per_pass(net, phase):
-    """Return the number of batches of the text that a phase reads, in the stage "test"."""
-    [layer] = text_net(net, phase, stages=("test",)).layers.values()
+    """Return the number of batches of the text that a phase reads, in the stage "test" where there is one."""
+    rules = [rule for layer in net.layer for rule in (*layer.include, *layer.exclude)]
+    staged = any("test" in (*rule.stage, *rule.not_stage) for rule in rules)
+    [layer] = text_net(net, phase, stages=("test",) * staged).layers.values()
     return layer.batches.batches_per_pass
 
 

@@ -120,6 +120,13 @@ def test_an_error_of_all_ranks_is_shown_once(tiny, mpiexec):
     assert "layer 'data' (HDF5Data): expected a batch of a multiple of 2 records" in err
 
 
+def test_wrong_usage_is_shown_once(mpiexec):
+    """It ends a rank before MPI is started: rank 0 shows it and ends the others."""
+    child = mpiexec(3, "train", "--sover", "x")
+    _, err = finish(child)
+    assert child.returncode == 2 and err.count("No such option '--sover'") == 1
+
+
 def test_devices(mpiexec):
     child = mpiexec(2, "devices", "--mpi")
     out, _ = finish(child)
