@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidrop.autograd import Block, Blocks, Function, Tensor
-from minidrop.backend import sigmoid
 from minidrop.errors import ShapeError
 from minidrop.functions.binary import add
 from minidrop.functions.dropout import expand, multiply_mask, scale, take
@@ -217,9 +216,9 @@ class GRU(Recurrent):
             xp.multiply(last, self.cont[t], out=self.carried[t])
             self.hidden[t] = product[:, 2 * units:]
             rz, n = self.activated[t, :, :2 * units], self.activated[t, :, 2 * units:]
-            rz[...] = sigmoid(xp, x[t, :, :2 * units] + product[:, :2 * units])
+            rz[...] = backend.activate(x[t, :, :2 * units] + product[:, :2 * units], None, "sigmoid", 1)
             r, z = rz[:, :units], rz[:, units:]
-            xp.tanh(x[t, :, 2 * units:] + r * self.hidden[t], out=n)
+            n[...] = backend.activate(x[t, :, 2 * units:] + r * self.hidden[t], None, "tanh", 1)
             h[t] = n + z * (self.carried[t] - n)
             last = h[t]
         return h, last.copy()
@@ -260,7 +259,7 @@ class RNN(Recurrent):
         for t in range(len(x)):
             product = self.read(backend, t, last)
             product += x[t]
-            last = backend.xp.tanh(product, out=self.h[t])
+            last = backend.activate(product, None, "tanh", 1, out=self.h[t])
         return self.h, last.copy()
 
     def backward(self, backend: Backend, gy: tuple[np.ndarray, np.ndarray | None],

@@ -160,22 +160,6 @@ def relu_gradient(gy: Any, y: Any, scale: Any, gx: Any, first: Any, last: Any) -
         gx[i] = gy[i] * scale if y[i] > zero else zero
 
 
-@jit
-def lstm_gradient(gates: Any, squashed: Any, c_before: Any, cont: Any, dh: Any, dc: Any, d: Any) -> None:
-    """The gradient of an LSTM step in one pass: d of the gates' inputs; dc of c becomes that of c_before."""
-    one, units = gates.dtype.type(1), dc.shape[1]
-    for n in range(dc.shape[0]):
-        for j in range(units):
-            i, f, o, g = gates[n, j], gates[n, units + j], gates[n, 2 * units + j], gates[n, 3 * units + j]
-            s = squashed[n, j]
-            dcell = dc[n, j] + dh[n, j] * o * (one - s * s)
-            d[n, j] = dcell * g * i * (one - i)
-            d[n, units + j] = dcell * (c_before[n, j] * cont[n, 0]) * f * (one - f)
-            d[n, 2 * units + j] = dh[n, j] * s * o * (one - o)
-            d[n, 3 * units + j] = dcell * i * (one - g * g)
-            dc[n, j] = dcell * (f * cont[n, 0])
-
-
 _CHUNK = 128     # counters at a time: their four words each stay in the L1 cache
 
 

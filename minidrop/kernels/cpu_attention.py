@@ -19,7 +19,7 @@ import numba
 import numpy as np
 
 from minidrop.kernels.cpu import jit
-from minidrop.kernels.cpu_nn import LEAST, exponential
+from minidrop.kernels.cpu_gates import LEAST, exponential
 from minidrop.kernels.vectors import add_products, pointer, transpose_square
 
 _ZERO = np.float32(0)

@@ -58,12 +58,19 @@ def cases(units=2048, rows=128):
     yield ("sum_groups", f"2000x1000, {starts.size} different indices",
            lambda b: b.sum_groups(vectors, order, starts))
     gates, c, dh, cont = (rng.standard_normal((20, columns), np.float32) for columns in (2600, 650, 650, 1))
+    made = [np.empty_like(one) for one in (gates, c, c, c)]
+    yield ("lstm_step", "20 streams, 650 units: a step",
+           lambda b: b.lstm_step(gates, gates, c, cont, *made))
     yield ("lstm_gradient", "20 streams, 650 units: a step back",
            lambda b: b.lstm_step_gradient(gates, c, c, cont, dh, dh.copy(), np.empty_like(gates)))
     sums, bias = x.copy(), np.zeros_like(x[0])
     yield ("activate", f"x {rows}x{units}: bias, ReLU and scale, in place",
            # and no repetition makes it infinite
            lambda b: b.activate(sums, bias, "relu", 1 + 1e-6, out=sums))
+    yield "squash", f"x {rows}x{units}: tanh", lambda b: b.activate(x, None, "tanh", 1)
+    low, scores = -abs(x), np.empty_like(x)
+    yield ("exponentials", f"x {rows}x{units}, and a copy",
+           lambda b: (np.copyto(scores, low), b.exp_of_nonpositive(scores)))
     yield "relu", f"x {rows}x{units}", lambda b: b.relu(x)
     yield "add", f"x {rows}x{units}: a sum and its ReLU", lambda b: b.add(x, x, "relu")
     yield "relu_gradient", f"gy {rows}x{units}", lambda b: b.relu_gradient(x, x)

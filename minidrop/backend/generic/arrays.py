@@ -52,6 +52,10 @@ class Arrays:
         """Return a context that makes this device the current one for new arrays and work."""
         return _HERE
 
+    def exp_of_nonpositive(self, x: np.ndarray) -> None:
+        """x = exp(x) in place, x <= 0; what is less than the smallest normal number may be 0."""
+        self.xp.exp(x, out=x)
+
     def concatenate(self, arrays: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:
         """Return arrays joined along `axis`.
 

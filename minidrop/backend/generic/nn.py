@@ -128,7 +128,7 @@ class Neural(Arrays):
             xp.subtract(part, part.max(axis=1, keepdims=True), out=p)
             if smoothing:
                 middle = p.mean(axis=1) if weight is None else p @ weight / number(p.shape[1])
-            xp.exp(p, out=p)
+            self.exp_of_nonpositive(p)
             total = p.sum(axis=1, keepdims=True)
             p /= total
             found = xp.log(xp.maximum(p[xp.arange(last - first), label[first:last]], smallest))

@@ -78,7 +78,7 @@ class Attention(Generic):
         if before is not None:
             largest[...] = before[:, :, 0]
         cpu_nn.shift_scores(scores, keys if reads is None else reads, largest, shift is not None)
-        np.exp(scores, out=scores)
+        self.exp_of_nonpositive(scores)
         if shift is not None:
             return None, None
         return largest[:, :, None], np.einsum("pik->pi", scores)[:, :, None]

@@ -23,6 +23,8 @@ from minidrop.backend.numpy.thin import ThinProducts
 from minidrop.backend.numpy.update import Updates
 from minidrop.kernels import products, threads
 
+_SQUASHED = 5       # streamed elements cost about as much as an exponential and a quotient or two
+
 
 class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Attention, RandomNumbers, ThinProducts,
                    LateProducts, KeptSets, Backend):
@@ -132,7 +134,19 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Attention, Ran
             if b is not None:
                 self.add_to_rows(x, b)
                 b = None
-        return super().activate(x, b, activation, scale, out)
+        if activation not in ("sigmoid", "tanh") or x.dtype != np.float32:
+            return super().activate(x, b, activation, scale, out)
+        from minidrop.kernels import cpu_gates
+        y = self.empty(x.shape, x.dtype) if out is None else out
+        if b is not None:
+            x = np.add(x, b, out=y)
+        # However the arrays lie, the loop is the same, and so are the last digits.
+        room = y if y.flags.c_contiguous else self.empty(y.shape, y.dtype)
+        threads.by_rows(cpu_gates.squash, x.size, _SQUASHED * x.size, np.ascontiguousarray(x).reshape(-1),
+                        activation == "tanh", np.float32(scale), room.reshape(-1))
+        if room is not y:
+            y[...] = room
+        return y
 
     def activate_gradient(self, gy: np.ndarray, y: np.ndarray, activation: str, scale: float) -> np.ndarray:
         if activation != "relu" or scale <= 0 or not (gy.flags.c_contiguous and gy.dtype == y.dtype):
@@ -144,17 +158,17 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Attention, Ran
         return gx
 
     def self_gate(self, x: np.ndarray, kind: str, beta: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-        if x.dtype != np.float32 or not x.flags.c_contiguous or not beta:
+        if x.dtype != np.float32 or not beta:
             return super().self_gate(x, kind, beta)
-        from minidrop.kernels import cpu_nn
+        from minidrop.kernels import cpu_gates
         y, slope = (self.empty(x.shape, x.dtype) for _ in range(2))
-        arrays = x.reshape(-1), *(out.reshape(-1) for out in (y, slope))
-        # An exponential and a quotient or two: an element costs about as much as five streamed ones.
+        arrays = np.ascontiguousarray(x).reshape(-1), *(out.reshape(-1) for out in (y, slope))
         if kind == "normal":
-            threads.by_rows(cpu_nn.normal_gate, x.size, 5 * x.size, *arrays)
+            threads.by_rows(cpu_gates.normal_gate, x.size, _SQUASHED * x.size, *arrays)
         else:
             numbers = map(np.float32, TANH_GATE if kind == "tanh" else (beta, 0.0))
-            threads.by_rows(cpu_nn.logistic_gate, x.size, 5 * x.size, arrays[0], *numbers, *arrays[1:])
+            threads.by_rows(cpu_gates.logistic_gate, x.size, _SQUASHED * x.size, arrays[0], *numbers,
+                            *arrays[1:])
         return y, slope
 
     def rotate(self, x: np.ndarray, cosine: np.ndarray, sine: np.ndarray, heads: int) -> np.ndarray:
@@ -166,7 +180,26 @@ class NumpyBackend(Updates, Convolutions, Pooling, Normalization, Attention, Ran
                         np.ascontiguousarray(cosine), np.ascontiguousarray(sine), heads, y)
         return y
 
+    def exp_of_nonpositive(self, x: np.ndarray) -> None:
+        if x.dtype != np.float32:
+            super().exp_of_nonpositive(x)
+            return
+        from minidrop.kernels import cpu_gates
+        y = np.ascontiguousarray(x)
+        cpu_gates.exponentials(y.reshape(-1))       # who calls this has split the rows between threads
+        if y is not x:
+            x[...] = y
+
+    def lstm_step(self, x: np.ndarray, product: np.ndarray, c_before: np.ndarray, cont: np.ndarray,
+                  activated: np.ndarray, c: Any, squashed: np.ndarray, h: np.ndarray) -> None:
+        if any(one.dtype != np.float32 for one in (x, product, c_before, cont, c)):
+            super().lstm_step(x, product, c_before, cont, activated, c, squashed, h)
+            return
+        from minidrop.kernels import cpu_gates
+        np.add(x, product, out=activated)
+        cpu_gates.lstm_step(c_before, cont, activated, c, squashed, h)
+
     def lstm_step_gradient(self, activated: np.ndarray, squashed: np.ndarray, c_before: np.ndarray,
                            cont: np.ndarray, dh: np.ndarray, dc: np.ndarray, d: np.ndarray) -> None:
-        from minidrop.kernels import cpu
-        cpu.lstm_gradient(activated, squashed, c_before, cont, dh, dc, d)
+        from minidrop.kernels import cpu_gates
+        cpu_gates.lstm_gradient(activated, squashed, c_before, cont, dh, dc, d)
