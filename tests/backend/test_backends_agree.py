@@ -110,6 +110,16 @@ def test_activate_in_place(backend, array, activation, scale, shape, layout):
 
 @memory
 @in_turn("shape", [(1, 1), (130, 7), (2, 3, 4), (0, 3)])
+def test_exponentials(backend, array, close, shape, layout):
+    x = -20 * abs(array(shape, layout))
+    for on in (backend, GENERIC):
+        y = on.asarray(x.copy())
+        on.exp_of_nonpositive(y)
+        close(on.to_host(y), np.exp(x))
+
+
+@memory
+@in_turn("shape", [(1, 1), (130, 7), (2, 3, 4), (0, 3)])
 def test_relu(backend, array, shape, layout):
     x, gy = array(shape, layout), array(shape, layout)
     for on in (backend, GENERIC):

@@ -11,7 +11,7 @@ KERNELS = Path(__file__).resolve().parents[2] / "minidrop" / "kernels"
 HELPERS = {"philox_words", "gradient_row", "regularised", "inverse_power", "channel_window", "square_window",
            "inside", "image_rows", "put_image_rows", "lay_out", "exponential", "sum_of_lanes", "serve",
            "sgd_row", "compute_tile", "expand_row", "gather_row", "transpose_places", "add_squares",
-           "take_larger", "surround"}       # those whose names begin with _ as well
+           "take_larger", "surround", "logistic", "hyperbolic"}       # those whose names begin with _ as well
 ON_THE_CPU, ON_THE_GPU = (KERNELS / "README.md").read_text().split("\n## On the GPU\n")
 
 
